@@ -1,0 +1,1 @@
+"""Hex that really learns, on two CPU cores, in minutes."""

@@ -1,0 +1,1 @@
+"""Node facts, back-pressure, breakers and dead letters. Pure decisions."""

@@ -1,0 +1,1 @@
+"""Models: registration, gating, promotion, ratings, curriculum. Pure decisions."""

@@ -1,0 +1,1 @@
+"""Tasks, placement and the lanes' shares."""

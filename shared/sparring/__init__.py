@@ -1,0 +1,1 @@
+"""The kernel and the SDK of Sparring: one log, folds over it, and services that only append facts."""

@@ -1,0 +1,5 @@
+"""The command line `spar`."""
+
+
+def main() -> None:
+    """Runs `spar`."""
