@@ -1,0 +1,213 @@
+"""The published language of `lifecycle`: models, what was measured of them, and which one plays."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sparring.contracts.base import Annotated, Count, Fact, Field, Json, Name, Order, Part, Seconds, Sha256
+from sparring.contracts.lanes import GateRules
+from sparring.contracts.parts import Artifact, Term
+
+Counts = Annotated[tuple[Count, ...], Field(min_length=2, max_length=5, description="from worst to best")]
+Purpose = Literal["gate", "anchor", "monitor"]
+
+
+class Lineage(Part):
+    """Where a model comes from; without it none is registered."""
+
+    parent: str = Field(description="'' is generation 0")
+    dataset: Sha256
+    task: Name
+    iteration: Name
+    code_version: Name
+    settings_hash: Name
+    slot_token: Count
+
+
+class Statistics(Part):
+    """What a verdict rests on; Elo in the logistic model, with a 95 % interval."""
+
+    llr: float
+    lower: float
+    upper: float
+    elo: float
+    elo_low: float
+    elo_high: float
+    los: float
+    pairs: Count
+    games: Count
+
+
+class _Lane(Fact):
+    lane: Name
+
+
+class ModelRegistered(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    model: Sha256
+    number: Count = Field(description="1 is the lane's first trained model")
+    artifact: Artifact
+    lineage: Lineage
+    evidence: Json
+
+
+class ModelRefused(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    model: Sha256
+    iteration: Name
+    reason: str
+    token: Count
+    highest_token: Count
+
+
+class GateOpened(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    gate: Name
+    candidate: Sha256
+    baseline: str = Field(description="'' is generation 0")
+    iteration: Name
+    rules: GateRules
+
+
+class MeasurementOpened(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    """Games outside of a gate: against the anchor or an older model."""
+
+    gate: Name
+    purpose: Purpose
+    candidate: Sha256
+    baseline: str
+    pairs: Count
+
+
+class EvaluationRequested(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    """The next games of a gate; the offset gives them openings of their own."""
+
+    gate: Name
+    task: Name
+    pairs: Count
+    opening_offset: Count
+
+
+class MatchRecorded(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    """Cumulative counts of one task of a gate; a later report replaces an earlier one."""
+
+    gate: Name
+    purpose: Purpose
+    task: Name
+    candidate: Sha256
+    baseline: str
+    counts: Counts
+    games: Count
+    settings: Json
+    final: bool
+
+
+class MatchRefused(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    gate: Name
+    task: Name
+    reason: str
+
+
+class GateDecided(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    gate: Name
+    candidate: Sha256
+    baseline: str
+    iteration: Name
+    verdict: Literal["passed", "rejected"]
+    reason: Literal["accepted_h1", "accepted_h0", "inconclusive", "no_games"]
+    counts: tuple[Count, ...]
+    statistics: Statistics | None
+    rules: GateRules
+    policy: str
+    settings_hash: str
+
+
+class MeasurementFinished(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    gate: Name
+    purpose: Purpose
+    candidate: Sha256
+    baseline: str
+    counts: tuple[Count, ...]
+    statistics: Statistics | None
+    reason: str
+
+
+class ModelPromoted(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    model: Sha256
+    number: Count
+    previous: str
+    gate: Name
+    artifact: Artifact
+    iteration: Name
+
+
+class ModelRejected(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    model: Sha256
+    gate: Name
+    reason: str
+    iteration: Name
+
+
+class ModelRolledBack(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    model: Sha256
+    to: str
+    artifact: Artifact | None
+    by: Name
+    reason: str
+
+
+class RollbackRefused(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    reason: str
+    by: Name
+
+
+class CurriculumRebalanced(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    weight: float
+    terms: tuple[Term, ...]
+
+
+class RegisterModel(Order, owner="lifecycle", entity="lane", key="lane"):
+    lane: Name
+    model: Sha256
+    artifact: Artifact
+    lineage: Lineage
+    evidence: Json
+    rules: GateRules
+
+
+class RecordMatch(Order, owner="lifecycle", entity="lane", key="lane"):
+    """Absolute cumulative counts of (gate, task), from worst to best for the candidate."""
+
+    lane: Name
+    gate: Name
+    task: Name
+    counts: Counts
+    games: Count
+    settings: Json
+    final: bool = True
+
+
+class AbandonMatch(Order, owner="lifecycle", entity="lane", key="lane"):
+    """The games of this task will not come."""
+
+    lane: Name
+    gate: Name
+    task: Name
+    reason: str
+
+
+class CloseGate(Order, owner="lifecycle", entity="lane", key="lane"):
+    """Time is up: decide on what has been played."""
+
+    lane: Name
+    gate: Name
+    reason: str
+
+
+class RollBack(Order, owner="lifecycle", entity="lane", key="lane"):
+    lane: Name
+    to: str = ""
+    by: Name
+    reason: str
+
+
+class RebalanceCurriculum(Order, owner="lifecycle", entity="lane", key="lane"):
+    lane: Name
+    after_s: Seconds = 0.0

@@ -1,0 +1,67 @@
+"""Values that several owners' messages share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sparring.contracts.base import Annotated, Count, Field, Json, Name, Part, Seconds, Sha256
+
+Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="selfplay, export, train, evaluate, ...")]
+Level = Literal["none", "soft", "hard", "stop"]
+LEVELS: tuple[Level, ...] = ("none", "soft", "hard", "stop")
+FACTORS: dict[Level, float] = {"none": 1.0, "soft": 0.5, "hard": 0.1, "stop": 0.0}
+
+
+class Artifact(Part):
+    """A file by its content; where it lies is a hint."""
+
+    name: Name
+    role: Name
+    sha256: Sha256
+    bytes: Count
+    url: str = ""
+
+
+class Check(Part):
+    """What the lane's own verification said of a batch of games."""
+
+    ok: bool
+    reason: str = ""
+    games: Count = 0
+    positions: Count = 0
+    policy_coverage: Annotated[float, Field(ge=0, le=1)] | None = None
+    decisive_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    mean_plies: Annotated[float, Field(ge=0)] | None = None
+    duplicates: Annotated[float, Field(ge=0, le=1)] | None = None
+
+
+class TaskSpec(Part):
+    """What a task runs: everything that its program's job file will say, but local paths."""
+
+    kind: Kind
+    lane: Name
+    seed: int
+    game: str = ""
+    game_params: Json = Field(default_factory=dict)
+    params: Json = Field(default_factory=dict)
+    work: Json = Field(default_factory=dict)
+    inputs: dict[str, tuple[Artifact, ...]] = Field(default_factory=dict)
+    argv: tuple[str, ...]
+    verify: tuple[str, ...] = ()
+    timeout_s: Seconds
+    iteration: str = ""
+    model: str = Field(default="", description="the model that plays, '' is generation 0")
+    gate: str = Field(default="", description="the gate or measurement that an evaluation is for")
+    slot_token: Count | None = Field(default=None, description="the fencing token of the training slot")
+    exclusive: bool = Field(default=False, description="stops at its slot's own deadline when cut off")
+    gpu: bool = False
+    memory_bytes: Count = 0
+    disk_bytes: Count = 0
+
+
+class Term(Part):
+    """One number that a decision compared."""
+
+    name: Name
+    value: float
+    limit: float | None = None

@@ -1,0 +1,94 @@
+"""Readings: heartbeats and progress, kept 15 minutes, never replayed."""
+
+from __future__ import annotations
+
+from sparring.contracts.base import Count, Field, Name, Part, Seconds
+from sparring.contracts.parts import Kind
+
+
+class Gpu(Part):
+    name: str
+    utilisation: float
+    memory_used_bytes: Count
+    memory_total_bytes: Count
+    temperature_c: float
+    power_w: float | None = None
+    ecc_errors: Count | None = None
+
+
+class Resources(Part):
+    cores: float
+    cpu_share: float = Field(description="busy share of all cores, 0..1")
+    foreign_cpu_share: float = Field(description="the part of it that is not our own children")
+    memory_total_bytes: Count
+    memory_available_bytes: Count
+    disk_free_bytes: Count
+    disk_total_bytes: Count
+    network_bytes_per_s: float = 0.0
+    gpus: tuple[Gpu, ...] = ()
+
+
+class RunningTask(Part):
+    task: Name
+    attempt: Count
+    kind: Kind
+    lane: Name
+    for_s: Seconds
+    done: float | None = None
+
+
+class Heartbeat(Part):
+    """`tel.<node>.heartbeat`, every 5 s."""
+
+    node: Name
+    boot: Name
+    build: str
+    contracts: str = Field(description="fingerprint of the messages that the agent knows")
+    ephemeral: bool = False
+    tags: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = Field(default=(), description="task kinds it takes; empty is all")
+    machine: str = Field(default="", description="agents on one machine share one budget")
+    seats: Count | None = Field(default=None, description="the operator's own limit")
+    running: tuple[RunningTask, ...] = ()
+    spooled: Count = 0
+    spooled_bytes: Count = 0
+    draining: bool = False
+    up_s: Seconds = 0.0
+    resources: Resources
+
+
+class ServiceBeat(Part):
+    """`tel.svc-<service>-<replica>.heartbeat`, every 5 s."""
+
+    service: Name
+    replica: Name
+    build: str
+    contracts: str
+    leader: bool
+    position: Count
+    log_end: Count
+    handled: Count
+    failed: Count
+    redelivered: Count = 0
+    loop_lag_s: Seconds
+    up_s: Seconds
+    rss_bytes: Count = 0
+    settings_hash: str = ""
+
+
+class TaskProgress(Part):
+    """`tel.<node>.progress`: what a child's progress line said last."""
+
+    node: Name
+    task: Name
+    lane: Name
+    kind: Kind
+    done: float
+    of: float
+
+
+READINGS: dict[str, type[Heartbeat | ServiceBeat | TaskProgress]] = {
+    "heartbeat": Heartbeat,
+    "beat": ServiceBeat,
+    "progress": TaskProgress,
+}

@@ -1,0 +1,139 @@
+"""How decisions are written: an entity is a fold over its facts, a decision is a function of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from sparring.contracts.base import Fact, Order
+from sparring.subjects import Ref
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A fact with its place in the log. `at` is the moment its decision was taken."""
+
+    sequence: int
+    at: datetime
+    fact: Fact
+    id: str = ""
+    order: str = ""
+    cause: str = ""
+    correlation: str = ""
+    traceparent: str = ""
+
+
+@dataclass(frozen=True)
+class Decider(Generic[S]):
+    """One kind of entity: who owns it, what it starts as, how a fact changes it.
+
+    `evolve` must be pure and must accept every fact of the entity; `state` is a frozen dataclass, so that
+    it can be carried forward as JSON.
+    """
+
+    owner: str
+    entity: str
+    initial: S
+    evolve: Callable[[S, Recorded], S]
+
+    def ref(self, id: str) -> Ref:
+        return Ref(self.owner, self.entity, id)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The last reading on a subject, and how old it is on this process's own clock."""
+
+    data: Any
+    age_s: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What this process itself could hear: without it, silence of others proves nothing."""
+
+    connected_s: float = 0.0
+    started_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a decision may look at besides its entity: never a clock, never a client."""
+
+    now: datetime
+    settings: Any = None
+    settings_hash: str = ""
+    picture: Any = None
+    read_to: int = 0
+    id: str = ""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    watch: Watch = Watch()
+
+
+@dataclass(frozen=True)
+class Send:
+    """An order to an owner. Its id derives from `key` when given, else from cause, type and target."""
+
+    order: Order
+    key: str = ""
+    expires_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Append:
+    """A decision over several entities at once: one atomic batch, or nothing.
+
+    `decide` gets the state of each entity named in `entities`; it may return no facts.
+    """
+
+    entities: Sequence[tuple[Decider[Any], str]]
+    decide: Callable[[Mapping[Ref, Any]], Sequence[Fact]]
+    why: str = ""
+    correlation: str = ""
+
+
+Action = Send | Append
+
+
+class Picture(Protocol):
+    """A planner's read model: a fold over many entities' facts, kept in memory, rebuilt from the log."""
+
+    def apply(self, recorded: Recorded) -> None:
+        """Takes in one fact. Must be deterministic and must tolerate facts it does not care for."""
+
+    def dump(self) -> Any:
+        """Everything as JSON, so that a start need not read the whole log."""
+
+    def load(self, data: Any) -> None: ...
+
+
+Decide = Callable[[Any, Any, Context], Sequence[Fact]]
+React = Callable[[Recorded, Context], Sequence[Action]]
+Plan = Callable[[Context], Sequence[Action]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """An order that the service obeys, and the pure function that decides on it.
+
+    `mints` says that the order may create an entity: it names the id of something that did not exist.
+    `also` names further entities that the decision needs (their states arrive as a mapping instead of one state).
+    """
+
+    order: type[Order]
+    decider: Decider[Any]
+    decide: Decide
+    mints: bool = False
+    also: Callable[[Any], Sequence[tuple[Decider[Any], str]]] | None = None
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """What the service does when it hears a fact; runs once its picture has reached it."""
+
+    fact: type[Fact]
+    react: React
