@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
@@ -72,28 +72,38 @@ class Context:
     id: str = ""
     readings: Mapping[str, Reading] = field(default_factory=dict)
     watch: Watch = Watch()
+    gathered: Any = None
 
 
 @dataclass(frozen=True)
 class Send:
-    """An order to an owner. Its id derives from `key` when given, else from cause, type and target."""
+    """An order to an owner.
+
+    `key` names the cause: the order's id derives from key, type and target, so that sending again changes nothing.
+    The shell sends a key at once and repeats it only after `again_s`; plan may therefore return it at every call.
+    `correlation` is the lane iteration it belongs to.
+    """
 
     order: Order
-    key: str = ""
+    key: str
+    correlation: str = ""
+    traceparent: str = ""
     expires_s: float | None = None
+    again_s: float = 10.0
 
 
 @dataclass(frozen=True)
 class Append:
     """A decision over several entities at once: one atomic batch, or nothing.
 
-    `decide` gets the state of each entity named in `entities`; it may return no facts.
+    `decide` gets the state of each entity named in `entities`, by `Ref`, read at the moment of appending; it must check
+    again what it relies on (the states may be newer than the picture) and may return no facts.
     """
 
     entities: Sequence[tuple[Decider[Any], str]]
     decide: Callable[[Mapping[Ref, Any]], Sequence[Fact]]
-    why: str = ""
     correlation: str = ""
+    traceparent: str = ""
 
 
 Action = Send | Append
@@ -121,7 +131,9 @@ class Command:
     """An order that the service obeys, and the pure function that decides on it.
 
     `mints` says that the order may create an entity: it names the id of something that did not exist.
-    `also` names further entities that the decision needs (their states arrive as a mapping instead of one state).
+    `also` names further entities that the decision needs: then `decide` gets a mapping from `Ref` to state.
+    `gather` does the I/O that the decision's evidence needs, before it: `await gather(order, shell)` arrives as
+    `context.gathered`.
     """
 
     order: type[Order]
@@ -129,6 +141,7 @@ class Command:
     decide: Decide
     mints: bool = False
     also: Callable[[Any], Sequence[tuple[Decider[Any], str]]] | None = None
+    gather: Callable[[Any, Any], Awaitable[Any]] | None = None
 
 
 @dataclass(frozen=True)

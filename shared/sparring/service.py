@@ -1,0 +1,54 @@
+"""What a service is, as data: its orders, its reactions, its planner, its read models. `shell` runs it, the simulator too."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from sparring.decider import Command, Picture, Plan, Reaction
+from sparring.read_model import ReadModel
+
+
+class ServiceSettings(BaseModel):
+    """A service's numbers, each with its unit in the name or type; frozen, unknown fields refused.
+
+    Values come from `[<service>]` in the TOML file and from `SPARRING_<SERVICE>__<FIELD>`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def fingerprint(self) -> str:
+        """The hash that decisions name: 12 hex digits of the SHA-256 of the values."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+Worker = Callable[[Any], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Service:
+    """One owner of one kind of decision.
+
+    `plan` runs in the replica that holds the service's lease: after every batch of facts that `picture` took in, and
+    at least every `tick_s` seconds. It is level-triggered: it looks at the picture, never at what happened last.
+    `workers` are coroutines of the shell for I/O that no message starts.
+    """
+
+    name: str
+    settings: type[ServiceSettings]
+    commands: Sequence[Command]
+    picture: Callable[[], Picture] | None = None
+    plan: Plan | None = None
+    tick_s: float = 1.0
+    reactions: Sequence[Reaction] = ()
+    read_models: Sequence[ReadModel] = ()
+    workers: Sequence[Worker] = field(default=())
+    says: Sequence[type[Any]] = ()
+
+    @property
+    def package(self) -> str:
+        return self.name.replace("-", "_")
