@@ -1,5 +1,7 @@
 """The published language: every fact and order, one module per owner."""
 
+import hashlib
+
 from sparring.contracts import (
     health,
     lifecycle,
@@ -18,6 +20,7 @@ __all__ = [
     "Message",
     "Order",
     "Part",
+    "fingerprint",
     "health",
     "lifecycle",
     "node_agent",
@@ -26,3 +29,9 @@ __all__ = [
     "sync",
     "training_slots",
 ]
+
+
+def fingerprint() -> str:
+    """Twelve hex digits that change with any message: agents and services with another one don't fit together."""
+    names = sorted(cls.schema_name() for book in (FACTS, ORDERS) for cls in book.values())
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
