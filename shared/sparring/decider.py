@@ -31,14 +31,15 @@ class Recorded:
 class Decider(Generic[S]):
     """One kind of entity: who owns it, what it starts as, how a fact changes it.
 
-    `evolve` must be pure and must accept every fact of the entity; `state` is a frozen dataclass, so that
-    it can be carried forward as JSON.
+    `evolve` must be pure and must accept every fact of the entity; the state is a frozen dataclass, so that
+    it can be carried forward as JSON. `state_type` is needed where the state is a union.
     """
 
     owner: str
     entity: str
     initial: S
     evolve: Callable[[S, Recorded], S]
+    state_type: Any = None
 
     def ref(self, id: str) -> Ref:
         return Ref(self.owner, self.entity, id)

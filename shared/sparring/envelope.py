@@ -154,4 +154,6 @@ def recorded(sequence: int, subject: str, headers: Mapping[str, str], body: byte
 def check_expiry(envelope: Envelope, now: datetime) -> None:
     """Raises Expired when the order's time is over."""
     if envelope.expires_at is not None and now > envelope.expires_at:
-        raise Expired(f"the order expired at {envelope.expires_at.isoformat()}; send a new one, or redrive with --force")
+        raise Expired(
+            f"the order expired at {envelope.expires_at.isoformat()}; send a new one, or redrive with --force"
+        )

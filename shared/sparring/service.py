@@ -1,4 +1,4 @@
-"""What a service is, as data: its orders, its reactions, its planner, its read models. `shell` runs it, the simulator too."""
+"""What a service is, as data: its orders, reactions, planner and read models; the shell and the simulator run it."""
 
 from __future__ import annotations
 

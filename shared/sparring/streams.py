@@ -1,4 +1,4 @@
-"""The topology, declared once as data: streams, buckets and durables; the server is made to agree, drift is reported."""
+"""The topology, declared once as data: streams, buckets and durables; the server has to agree."""
 
 from __future__ import annotations
 

@@ -1,0 +1,150 @@
+"""What becomes of a message: acknowledged, tried again later, or given up with its reason. One table, one middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from faststream import BaseMiddleware
+from nats.aio.msg import Msg
+from nats.js.errors import Error as JetStreamError
+
+from sparring import telemetry
+from sparring.errors import DependencyDown, Permanent, ReadModelBehind
+from sparring.faults import fault
+
+DELAYS_S = (1.0, 5.0, 30.0, 120.0)
+JITTER = 0.1
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Ack:
+    """Handled: never delivered again."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Delivered again after the delay; the attempt counts."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Terminated; the server's advisory carries the reason to the dead-letter keeper."""
+
+    reason: str
+    transient: bool
+
+
+Disposition = Ack | Retry | GiveUp
+
+
+def disposition(error: BaseException | None, attempt: int, *, jitter: float = 0.0) -> Disposition:
+    """The table: no error → ack; permanent → give up; anything else → retry with growing delay, at last give up.
+
+    `attempt` counts from 1; `jitter` in [-1, 1] moves the delay by up to 10 %.
+    """
+    if error is None:
+        return Ack()
+    if isinstance(error, Permanent):
+        return GiveUp(f"{type(error).__name__}: {error}", transient=False)
+    if isinstance(error, ReadModelBehind | DependencyDown) and attempt < ATTEMPTS:
+        return Retry(0.2 * attempt)
+    if attempt >= ATTEMPTS:
+        return GiveUp(f"{type(error).__name__}: {error}", transient=True)
+    return Retry(DELAYS_S[min(attempt, len(DELAYS_S)) - 1] * (1 + JITTER * jitter))
+
+
+@dataclass
+class Tally:
+    """What the process's handlers did so far."""
+
+    handled: int = 0
+    failed: int = 0
+    redelivered: int = 0
+    failures_in_a_row: int = 0
+
+
+Failures = Callable[[str, bytes], Awaitable[object]]
+
+
+class Delivery:
+    """Carries a disposition out; the failure is written down before the message is given up."""
+
+    def __init__(self, put_failure: Failures, log: Any) -> None:
+        self._put_failure, self._log, self.tally = put_failure, log, Tally()
+
+    async def settle(self, message: Msg, error: BaseException | None) -> Disposition:
+        attempt = message.metadata.num_delivered
+        self._count(error, attempt)
+        outcome = disposition(error, attempt, jitter=random.uniform(-1, 1))
+        match outcome:
+            case Ack():
+                # synchronous: an acknowledgement that is lost would be another delivery
+                await message.ack()
+                fault("acked")
+            case Retry(delay):
+                self._log.warning("tried again later", subject=message.subject, attempt=attempt, delay_s=round(delay, 2),
+                                  error=f"{type(error).__name__}: {error}")  # fmt: skip
+                await self._remember(message, error, attempt, transient=True, given_up=False)
+                await message.nak(delay=delay)
+            case GiveUp(reason, transient):
+                self._log.error("given up", subject=message.subject, attempt=attempt, reason=reason, exc_info=error)
+                await self._remember(message, error, attempt, transient=transient, given_up=True)
+                await message._client.publish(message.reply, b"+TERM " + reason[:400].encode())
+                message._ackd = True
+        return outcome
+
+    def _count(self, error: BaseException | None, attempt: int) -> None:
+        self.tally.redelivered += attempt > 1
+        if error is None:
+            self.tally.handled += 1
+            self.tally.failures_in_a_row = 0
+        else:
+            self.tally.failed += 1
+            self.tally.failures_in_a_row += 1
+
+    async def _remember(
+        self, message: Msg, error: BaseException | None, attempt: int, *, transient: bool, given_up: bool
+    ) -> None:
+        meta = message.metadata
+        record = {
+            "type": type(error).__name__,
+            "message": str(error)[:2000],
+            "attempt": attempt,
+            "trace": telemetry.trace_id_of(telemetry.current_traceparent())
+            or telemetry.trace_id_of((message.headers or {}).get("traceparent", "")),
+            "transient": transient,
+            "given_up": given_up,
+            "subject": message.subject,
+        }
+        key = f"{meta.stream}.{meta.consumer}.{meta.sequence.stream}"
+        try:
+            await self._put_failure(key, json.dumps(record).encode())
+        except (TimeoutError, JetStreamError, OSError) as failed:
+            self._log.error("the failure could not be written down", key=key, error=repr(failed))
+
+
+def middleware_of(delivery: Delivery) -> type[BaseMiddleware]:
+    """The FastStream middleware that settles every message, undecodable ones included."""
+
+    class SettleEveryMessage(BaseMiddleware):
+        async def after_processed(
+            self,
+            exc_type: type[BaseException] | None = None,
+            exc_val: BaseException | None = None,
+            exc_tb: TracebackType | None = None,
+        ) -> bool | None:
+            if isinstance(exc_val, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
+                return False
+            await delivery.settle(self.msg, exc_val)
+            return True
+
+    return SettleEveryMessage

@@ -1,0 +1,297 @@
+"""Read an entity, decide, append what follows if nothing has changed since: the only way a fact comes to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from sparring.contracts.base import Fact
+from sparring.decider import Decider, Recorded
+from sparring.envelope import Envelope, derived_id, encode, recorded
+from sparring.errors import LogUnavailable, LostRace, NotTheOwner, RepeatedBatch
+from sparring.faults import fault
+from sparring.log.interface import Expect, Log, Outgoing, Raw
+from sparring.subjects import Ref, ref_of
+
+CARRY_EVERY = 500
+CACHED_STATES = 20_000
+ATTEMPTS = 50
+ORDERS_KEPT = timedelta(days=14)
+CARRIED = "StateCarried"
+
+Decision = Callable[[Mapping[Ref, Any]], Sequence[Fact]]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An entity's state, the sequence it was read at, and the orders that made it."""
+
+    state: Any
+    sequence: int = 0
+    since_carried: int = 0
+    orders: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a decision led to; `repeated` says that the order had been obeyed before."""
+
+    facts: tuple[Recorded, ...] = ()
+    repeated: bool = False
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Because:
+    """Who decides, when, and what for: becomes the headers of the facts."""
+
+    source: str
+    now: datetime
+    id: str
+    order: str = ""
+    cause: str = ""
+    correlation: str = ""
+    traceparent: str = ""
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def adapter_of(decider: Decider[Any]) -> TypeAdapter[Any]:
+    """How the entity's state becomes JSON and comes back."""
+    return _adapter(decider.state_type or type(decider.initial))
+
+
+class EntityStore:
+    """Folds entities from the log, keeps their states, appends decisions with the sequence they were made on."""
+
+    def __init__(self, log: Log, *, carry_every: int = CARRY_EVERY) -> None:
+        self._log, self._carry_every = log, carry_every
+        self._states: OrderedDict[Ref, Loaded] = OrderedDict()
+        self._locks: dict[Ref, asyncio.Lock] = {}
+        self.retries = 0
+
+    async def state(self, decider: Decider[Any], id: str) -> Loaded:
+        """The entity as of its last message that a reader of this process can see."""
+        return await self._load(decider, decider.ref(id))
+
+    async def execute(
+        self,
+        entities: Sequence[tuple[Decider[Any], str]],
+        decide: Decision,
+        because: Because,
+        *,
+        verify: bool = True,
+    ) -> Outcome:
+        """Decides and appends, again after every lost race.
+
+        With `verify` a decision without facts counts only when the leader confirms that the entities have not moved.
+        Raises LostRace after 50 attempts, LogUnavailable when the log does not answer, NotTheOwner for foreign facts.
+        """
+        deciders = {decider.ref(id): decider for decider, id in entities}
+        async with AsyncExitStack() as stack:
+            for ref in sorted(deciders):
+                await stack.enter_async_context(self._locks.setdefault(ref, asyncio.Lock()))
+            try:
+                return await self._execute(deciders, decide, because, verify)
+            finally:
+                self._forget_locks(deciders)
+
+    async def _execute(
+        self, deciders: Mapping[Ref, Decider[Any]], decide: Decision, because: Because, verify: bool
+    ) -> Outcome:
+        lost: LostRace | RepeatedBatch | None = None
+        for attempt in range(ATTEMPTS):
+            loaded = {ref: await self._load(decider, ref, fresh=lost is not None) for ref, decider in deciders.items()}
+            fault("loaded")
+            earlier = self._earlier(loaded, because.order)
+            if earlier is not None:
+                return Outcome(await self._facts_between(deciders, earlier, because.order), repeated=True)
+            facts = list(decide({ref: one.state for ref, one in loaded.items()}))
+            fault("decided")
+            if not facts:
+                if not verify or await self._unmoved(loaded):
+                    return Outcome(retries=attempt)
+                lost = LostRace(next(iter(loaded)).pattern, 0)
+                continue
+            try:
+                return Outcome(await self._append(deciders, loaded, facts, because, attempt), retries=attempt)
+            except (LostRace, RepeatedBatch) as error:
+                lost = error
+                self.retries += 1
+                # somebody who wins every time would starve us: step back a little longer each time
+                await asyncio.sleep(min(0.1, 0.001 * attempt))
+            except LogUnavailable:
+                self.forget(deciders)
+                raise
+        assert lost is not None
+        raise lost
+
+    def forget(self, refs: Mapping[Ref, Any] | Sequence[Ref]) -> None:
+        for ref in refs:
+            self._states.pop(ref, None)
+
+    def _forget_locks(self, refs: Mapping[Ref, Any]) -> None:
+        if len(self._locks) > CACHED_STATES:
+            for ref in refs:
+                lock = self._locks.get(ref)
+                if lock is not None and not getattr(lock, "_waiters", None):
+                    self._locks.pop(ref, None)
+
+    async def _unmoved(self, loaded: Mapping[Ref, Loaded]) -> bool:
+        ends = await asyncio.gather(*(self._log.last(ref.pattern) for ref in loaded))
+        return all(end == one.sequence for end, one in zip(ends, loaded.values(), strict=True))
+
+    def _earlier(self, loaded: Mapping[Ref, Loaded], order: str) -> tuple[int, int] | None:
+        if not order:
+            return None
+        for one in loaded.values():
+            if order in one.orders:
+                first, last, _ = one.orders[order]
+                return first, last
+        return None
+
+    async def _facts_between(
+        self, deciders: Mapping[Ref, Decider[Any]], span: tuple[int, int], order: str
+    ) -> tuple[Recorded, ...]:
+        found = []
+        for ref in deciders:
+            for raw in await self._log.load(ref.pattern, span[0] - 1):
+                if raw.sequence <= span[1] and raw.headers.get("Sparring-Order") == order:
+                    found.append(_recorded(raw))
+        return tuple(sorted(found, key=lambda one: one.sequence))
+
+    async def _append(
+        self,
+        deciders: Mapping[Ref, Decider[Any]],
+        loaded: Mapping[Ref, Loaded],
+        facts: Sequence[Fact],
+        because: Because,
+        attempt: int,
+    ) -> tuple[Recorded, ...]:
+        envelopes: list[Envelope] = []
+        batch: list[Outgoing] = []
+        first_seen: set[Ref] = set()
+        carried: dict[int, Ref] = {}
+        for number, fact in enumerate(facts):
+            ref = ref_of(fact)
+            if ref not in loaded:
+                raise NotTheOwner(f"{type(fact).__name__} of {ref} was decided without reading that entity")
+            expect = None
+            if ref not in first_seen:
+                first_seen.add(ref)
+                expect = Expect(ref.pattern, loaded[ref].sequence)
+                if loaded[ref].since_carried >= self._carry_every:
+                    carried[len(batch)] = ref
+                    batch.append(self._carry(deciders[ref], ref, loaded[ref], because, expect))
+                    expect = None
+            # a lost race decides again, perhaps differently: ids of an attempt that was refused are free
+            tried = "" if because.order else str(attempt)
+            envelope = Envelope(
+                derived_id(because.order or because.id, str(number), type(fact).__name__, tried),
+                because.source, because.now, because.order, because.cause or because.order,
+                because.correlation, because.traceparent,
+            )  # fmt: skip
+            envelopes.append(envelope)
+            subject, headers, body = encode(fact, envelope)
+            batch.append(Outgoing(subject, headers, body, expect))
+        sequences = await self._log.append(batch, derived_id(because.order or because.id, str(attempt)))
+        fault("appended")
+        own = [sequence for place, sequence in enumerate(sequences) if place not in carried]
+        done = tuple(
+            Recorded(sequence, because.now, fact, envelope.id, because.order, envelope.cause, because.correlation,
+                     because.traceparent)
+            for sequence, fact, envelope in zip(own, facts, envelopes, strict=True)
+        )  # fmt: skip
+        self._take_in(deciders, loaded, done, {carried[p]: sequences[p] for p in carried})
+        return done
+
+    def _take_in(
+        self,
+        deciders: Mapping[Ref, Decider[Any]],
+        loaded: Mapping[Ref, Loaded],
+        facts: Sequence[Recorded],
+        carried: Mapping[Ref, int],
+    ) -> None:
+        states = {ref: replace(one, since_carried=0) if ref in carried else one for ref, one in loaded.items()}
+        for one in facts:
+            ref = ref_of(one.fact)
+            states[ref] = _evolved(deciders[ref], states[ref], one)
+        for ref, state in states.items():
+            self._keep(ref, state)
+
+    def _carry(self, decider: Decider[Any], ref: Ref, loaded: Loaded, because: Because, expect: Expect) -> Outgoing:
+        oldest = (because.now - ORDERS_KEPT).isoformat()
+        body = {
+            "state": adapter_of(decider).dump_python(loaded.state, mode="json"),
+            "orders": {id: kept for id, kept in loaded.orders.items() if kept[2] >= oldest},
+            "as_of": loaded.sequence,
+        }
+        id = derived_id(str(ref), CARRIED, str(loaded.sequence))
+        headers = {"ce-id": id, "ce-type": CARRIED, "ce-source": because.source, "ce-time": because.now.isoformat()}
+        return Outgoing(ref.subject(CARRIED), headers | {"Nats-Msg-Id": id}, json.dumps(body).encode(), expect)
+
+    def _keep(self, ref: Ref, loaded: Loaded) -> None:
+        self._states[ref] = loaded
+        self._states.move_to_end(ref)
+        while len(self._states) > CACHED_STATES:
+            self._states.popitem(last=False)
+
+    async def _load(self, decider: Decider[Any], ref: Ref, *, fresh: bool = False) -> Loaded:
+        known = self._states.get(ref)
+        if known is not None and not fresh:
+            return known
+        # a replica may lag behind the leader that refused us
+        wanted = await self._log.last(ref.pattern) if fresh else 0
+        while True:
+            loaded = await self._read(decider, ref, known)
+            if loaded.sequence >= wanted:
+                self._keep(ref, loaded)
+                return loaded
+            known = loaded
+            await asyncio.sleep(0.002)
+
+    async def _read(self, decider: Decider[Any], ref: Ref, known: Loaded | None) -> Loaded:
+        if known is not None:
+            return _fold(decider, known, await self._log.load(ref.pattern, known.sequence))
+        carried_at = await self._log.last(ref.subject(CARRIED))
+        return _fold(decider, Loaded(decider.initial), await self._log.load(ref.pattern, max(0, carried_at - 1)))
+
+
+def _recorded(raw: Raw) -> Recorded:
+    return recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at)
+
+
+def _fold(decider: Decider[Any], loaded: Loaded, tail: Sequence[Raw]) -> Loaded:
+    for raw in tail:
+        if raw.subject.endswith("." + CARRIED):
+            body = json.loads(raw.body)
+            if loaded.sequence == 0:
+                state = adapter_of(decider).validate_json(json.dumps(body["state"]))
+                orders = {id: (int(a), int(b), str(c)) for id, (a, b, c) in body["orders"].items()}
+                loaded = Loaded(state, raw.sequence, 0, orders)
+            else:
+                loaded = replace(loaded, sequence=raw.sequence, since_carried=0)
+            continue
+        loaded = _evolved(decider, loaded, _recorded(raw))
+    return loaded
+
+
+def _evolved(decider: Decider[Any], loaded: Loaded, one: Recorded) -> Loaded:
+    orders = loaded.orders
+    if one.order:
+        # grows in place: what is in the log stays true for every older view of the entity
+        first = orders[one.order][0] if one.order in orders else one.sequence
+        orders[one.order] = (first, one.sequence, one.at.isoformat())
+    return Loaded(decider.evolve(loaded.state, one), one.sequence, loaded.since_carried + 1, orders)

@@ -1,0 +1,125 @@
+"""An ordered feed of a stream: a consumer of this process's own, made anew from the last sequence whenever in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import api
+from nats.js.errors import Error as JetStreamError
+
+from sparring.log.interface import Raw
+
+PULL = 5_000
+BEAT_S = 2.0
+PULL_EXPIRES_S = 30.0
+LARGEST_BATCH = 20_000
+
+
+class _Doubt(Exception):
+    """A gap, a lost consumer or silence: start again behind the last message that was handed on."""
+
+
+class Feed:
+    """Pulls in large batches while behind; hands on single messages within a millisecond when not."""
+
+    def __init__(self, nc: Client, stream: str, after: int, filters: Sequence[str]) -> None:
+        self._nc, self._stream, self.position = nc, stream, after
+        self._filters = list(filters)
+        self._subscription: Subscription | None = None
+        self._consumer = ""
+        self._delivered = 0
+        self._asked = 0
+
+    async def batches(self) -> AsyncIterator[list[Raw]]:
+        while True:
+            try:
+                await self._open()
+                while True:
+                    batch = await self._next()
+                    yield batch
+            except (_Doubt, nats.errors.Error, JetStreamError, TimeoutError, OSError):
+                if self._nc.is_closed:
+                    return
+                await self.close()
+                yield []
+                await asyncio.sleep(0.1)
+
+    async def _open(self) -> None:
+        config = api.ConsumerConfig(
+            deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=self.position + 1,
+            ack_policy=api.AckPolicy.NONE,
+            filter_subjects=self._filters or None,
+            inactive_threshold=60.0,
+            mem_storage=True,
+            num_replicas=1,
+        )
+        info = await self._nc.jetstream(timeout=5).add_consumer(self._stream, config)
+        self._consumer, self._delivered, self._asked = info.name, 0, 0
+        inbox = self._nc.new_inbox()
+        self._subscription = await self._nc.subscribe(
+            inbox, pending_msgs_limit=4 * PULL, pending_bytes_limit=512 * 1024 * 1024
+        )
+        self._inbox = inbox
+
+    async def _ask(self) -> None:
+        request = {"batch": PULL, "expires": int(PULL_EXPIRES_S * 1e9), "idle_heartbeat": int(BEAT_S * 1e9)}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
+        await self._nc.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+        self._asked = PULL
+
+    async def _next(self) -> list[Raw]:
+        """The next batch; empty after a beat of silence."""
+        assert self._subscription is not None
+        if self._asked == 0:
+            await self._ask()
+        queue = self._subscription
+        batch: list[Raw] = []
+        message = await queue.next_msg(timeout=3 * BEAT_S)
+        self._take(message, batch)
+        while queue.pending_msgs > 0 and len(batch) < LARGEST_BATCH:
+            self._take(await queue.next_msg(timeout=1), batch)
+            if self._asked == 0:
+                await self._ask()
+        if batch:
+            self.position = batch[-1].sequence
+        return batch
+
+    def _take(self, message: Msg, batch: list[Raw]) -> None:
+        if not message.reply.startswith("$JS.ACK."):
+            self._status(message)
+            return
+        # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>,
+        # with domain and account hash before the stream where a reply has more than nine tokens
+        parts = message.reply.split(".")
+        first = 5 if len(parts) == 9 else 7
+        sequence, delivered, nanoseconds = (int(part) for part in parts[first : first + 3])
+        if delivered != self._delivered + 1:
+            raise _Doubt
+        self._delivered, self._asked = delivered, self._asked - 1
+        at = datetime.fromtimestamp(nanoseconds // 1000 / 1e6, UTC)
+        batch.append(Raw(sequence, at, message.subject, message.headers or {}, message.data))
+
+    def _status(self, message: Msg) -> None:
+        status = (message.headers or {}).get("Status")
+        if status == "100":
+            return
+        if status in ("404", "408"):
+            self._asked = 0
+            return
+        raise _Doubt
+
+    async def close(self) -> None:
+        if self._subscription is not None and not self._nc.is_closed:
+            with contextlib.suppress(nats.errors.Error, JetStreamError, TimeoutError, OSError):
+                await self._subscription.unsubscribe()
+                await self._nc.jetstream(timeout=1).delete_consumer(self._stream, self._consumer)
+        self._subscription = None

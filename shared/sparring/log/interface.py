@@ -1,0 +1,65 @@
+"""What every home of the log promises."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """The append is refused unless the last message on `pattern` has this sequence (0: there is none)."""
+
+    pattern: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to append; the first message of each entity in a batch carries that entity's expectation."""
+
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+    expect: Expect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A message of the log, undecoded."""
+
+    sequence: int
+    at: datetime
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Log(Protocol):
+    """Append with expectation, load one entity, follow everything."""
+
+    async def append(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
+        """All or nothing; returns the sequences.
+
+        Raises LostRace when an expectation fails, RepeatedBatch when the id or a message's id was used before, and
+        LogUnavailable when no answer came: then the append may have happened.
+        """
+        ...
+
+    async def load(self, pattern: str, after: int = 0) -> list[Raw]:
+        """All messages on the pattern past `after`, in order; possibly from a replica that lags."""
+        ...
+
+    async def last(self, pattern: str) -> int:
+        """The last sequence on the pattern, from the leader; 0 when there is none."""
+        ...
+
+    async def end(self) -> int:
+        """The last sequence of the log, from the leader."""
+        ...
+
+    def follow(self, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
+        """Everything past `after` in order, without gaps or doubles, in batches, for ever; empty batches are beats."""
+        ...

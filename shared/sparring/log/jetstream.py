@@ -1,0 +1,147 @@
+"""The log's home on a server: appends with expectations, direct reads of one entity, an ordered feed of everything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from sparring.errors import LogUnavailable, LostRace, RepeatedBatch
+from sparring.log.feed import Feed
+from sparring.log.interface import Outgoing, Raw
+from sparring.streams import EVENTS
+
+# 10164 is the same conflict on a replicated stream
+LOST_RACE = {10071, 10164}
+REPEATED = {10201}
+LOAD_BATCH = 1000
+
+
+def stamp(text: str) -> datetime:
+    """A server's timestamp; it has nanoseconds, datetime keeps microseconds."""
+    body = text.rstrip("Z")
+    whole, _, fraction = body.partition(".")
+    return datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}+00:00")
+
+
+class JetStreamLog:
+    """The stream `EVENTS` (or another one of the same shape)."""
+
+    def __init__(self, nc: Client, *, stream: str = EVENTS, timeout_s: float = 5.0) -> None:
+        self._nc, self._stream, self._timeout = nc, stream, timeout_s
+
+    async def append(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
+        if not batch:
+            return []
+        last = len(batch)
+        for number, message in enumerate(batch, start=1):
+            headers = dict(message.headers) | {"Nats-Expected-Stream": self._stream}
+            if message.expect is not None:
+                headers["Nats-Expected-Last-Subject-Sequence"] = str(message.expect.sequence)
+                headers["Nats-Expected-Last-Subject-Sequence-Subject"] = message.expect.pattern
+            if last > 1:
+                headers |= {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
+            if number < last:
+                await self._nc.publish(message.subject, message.body, headers=headers)
+                continue
+            if last > 1:
+                headers["Nats-Batch-Commit"] = "1"
+            answer = await self._request(message.subject, message.body, headers)
+        return self._sequences(answer, batch)
+
+    async def _request(self, subject: str, body: bytes, headers: dict[str, str] | None) -> dict[str, Any]:
+        try:
+            answer = await self._nc.request(subject, body, timeout=self._timeout, headers=headers)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise LogUnavailable(f"no answer for {subject}: {error!r}") from error
+        if not answer.data:
+            status = (answer.headers or {}).get("Description", "an empty answer")
+            raise LogUnavailable(f"{subject}: {status}")
+        return dict(json.loads(answer.data))
+
+    def _sequences(self, answer: dict[str, Any], batch: Sequence[Outgoing]) -> list[int]:
+        error = answer.get("error")
+        if error:
+            code = error.get("err_code", 0)
+            guard = next((m.expect for m in batch if m.expect is not None), None)
+            if code in LOST_RACE:
+                raise LostRace(guard.pattern if guard else batch[0].subject, guard.sequence if guard else 0)
+            if code in REPEATED:
+                raise RepeatedBatch(str(error.get("description")))
+            raise LogUnavailable(f"{batch[0].subject}: {error.get('description')} ({code})")
+        if answer.get("duplicate"):
+            raise RepeatedBatch(f"{batch[0].subject} was appended before")
+        end = int(answer["seq"])
+        return list(range(end - len(batch) + 1, end + 1))
+
+    async def load(self, pattern: str, after: int = 0) -> list[Raw]:
+        found: list[Raw] = []
+        while True:
+            part, more = await self._load_part(pattern, found[-1].sequence if found else after)
+            found += part
+            if not more:
+                return found
+
+    async def _load_part(self, pattern: str, after: int) -> tuple[list[Raw], bool]:
+        inbox = self._nc.new_inbox()
+        subscription = await self._nc.subscribe(inbox)
+        query = {"seq": after + 1, "batch": LOAD_BATCH, "next_by_subj": pattern}
+        found: list[Raw] = []
+        try:
+            await self._nc.publish(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(query).encode(), reply=inbox)
+            while True:
+                message = await subscription.next_msg(timeout=self._timeout)
+                headers = message.headers or {}
+                status = headers.get("Status")
+                if status == "404":
+                    return found, False
+                if status == "204":
+                    return found, int(headers.get("Nats-Num-Pending", "0")) > 0
+                if status is not None:
+                    raise LogUnavailable(f"{pattern}: {status} {headers.get('Description', '')}")
+                found.append(_direct(message, headers))
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise LogUnavailable(f"{pattern} could not be read: {error!r}") from error
+        finally:
+            if not self._nc.is_closed:
+                await subscription.unsubscribe()
+
+    async def last(self, pattern: str) -> int:
+        query = json.dumps({"last_by_subj": pattern}).encode()
+        answer = await self._request(f"$JS.API.STREAM.MSG.GET.{self._stream}", query, None)
+        error = answer.get("error")
+        if error is None:
+            return int(answer["message"]["seq"])
+        if error.get("err_code") == 10037:
+            return 0
+        raise LogUnavailable(f"{pattern}: {error.get('description')}")
+
+    async def end(self) -> int:
+        answer = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", b"", None)
+        if "error" in answer:
+            raise LogUnavailable(f"stream {self._stream}: {answer['error'].get('description')}")
+        return int(answer["state"]["last_seq"])
+
+    async def follow(self, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
+        feed = Feed(self._nc, self._stream, after, filters)
+        try:
+            async for batch in feed.batches():
+                yield batch
+        finally:
+            await feed.close()
+
+
+def _direct(message: Msg, headers: dict[str, str]) -> Raw:
+    kept = {name: value for name, value in headers.items() if name not in ("Nats-Stream", "Nats-Num-Pending")}
+    return Raw(
+        sequence=int(kept.pop("Nats-Sequence")),
+        at=stamp(kept.pop("Nats-Time-Stamp")),
+        subject=kept.pop("Nats-Subject"),
+        headers=kept,
+        body=message.data,
+    )
