@@ -1,4 +1,4 @@
-"""What becomes of a message: acknowledged, tried again later, or given up with its reason. One table, one middleware."""
+"""What becomes of a message: acknowledged, tried again later, or given up with its reason."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class Delivery:
                 await message.ack()
                 fault("acked")
             case Retry(delay):
-                self._log.warning("tried again later", subject=message.subject, attempt=attempt, delay_s=round(delay, 2),
-                                  error=f"{type(error).__name__}: {error}")  # fmt: skip
+                why = f"{type(error).__name__}: {error}"
+                self._log.warning("tried again", subject=message.subject, attempt=attempt, delay_s=delay, error=why)
                 await self._remember(message, error, attempt, transient=True, given_up=False)
                 await message.nak(delay=delay)
             case GiveUp(reason, transient):
@@ -138,13 +138,14 @@ def middleware_of(delivery: Delivery) -> type[BaseMiddleware]:
     class SettleEveryMessage(BaseMiddleware):
         async def after_processed(
             self,
-            exc_type: type[BaseException] | None = None,
+            exc_type: type[BaseException] | None = None,  # noqa: ARG002
             exc_val: BaseException | None = None,
-            exc_tb: TracebackType | None = None,
+            exc_tb: TracebackType | None = None,  # noqa: ARG002
         ) -> bool | None:
             if isinstance(exc_val, asyncio.CancelledError | KeyboardInterrupt | SystemExit):
                 return False
-            await delivery.settle(self.msg, exc_val)
+            message: Msg = self.msg  # type: ignore[assignment]
+            await delivery.settle(message, exc_val)
             return True
 
     return SettleEveryMessage

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -28,6 +27,7 @@ ATTEMPTS = 50
 ORDERS_KEPT = timedelta(days=14)
 CARRIED = "StateCarried"
 
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {}
 Decision = Callable[[Mapping[Ref, Any]], Sequence[Fact]]
 
 
@@ -63,14 +63,12 @@ class Because:
     traceparent: str = ""
 
 
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
 def adapter_of(decider: Decider[Any]) -> TypeAdapter[Any]:
     """How the entity's state becomes JSON and comes back."""
-    return _adapter(decider.state_type or type(decider.initial))
+    kind = decider.state_type or type(decider.initial)
+    if str(kind) not in _ADAPTERS:
+        _ADAPTERS[str(kind)] = TypeAdapter(kind)
+    return _ADAPTERS[str(kind)]
 
 
 class EntityStore:

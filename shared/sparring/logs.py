@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
@@ -13,7 +14,7 @@ from opentelemetry import trace
 Log = Any
 
 
-def _with_trace(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _with_trace(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace"] = f"{context.trace_id:032x}"

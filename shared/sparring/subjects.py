@@ -64,7 +64,7 @@ def class_of(subject: str) -> type[Fact] | type[Order] | None:
         return None
     kind, owner, entity, _, name = parts
     book = FACTS if kind == "evt" else ORDERS
-    return book.get((owner, entity, name))  # type: ignore[attr-defined,no-any-return]
+    return book.get((owner, entity, name))
 
 
 def retry_subject(durable: str, original: str) -> str:

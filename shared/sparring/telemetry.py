@@ -11,21 +11,28 @@ from datetime import datetime
 from typing import Any
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import RandomIdGenerator, TracerProvider
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROPAGATOR = TraceContextTextMapPropagator()
-_fixed_span_id: ContextVar[int | None] = ContextVar("fixed_span_id", default=None)
+_fixed_ids: ContextVar[tuple[int, int] | None] = ContextVar("fixed_ids", default=None)
 _salt = ""
 
 
 class _Ids(RandomIdGenerator):
+    def generate_trace_id(self) -> int:
+        fixed = _fixed_ids.get()
+        return fixed[0] if fixed else super().generate_trace_id()
+
     def generate_span_id(self) -> int:
-        return _fixed_span_id.get() or super().generate_span_id()
+        fixed = _fixed_ids.get()
+        return fixed[1] if fixed else super().generate_span_id()
 
 
 def set_up(service: str, replica: str = "", exporter: SpanExporter | None = None) -> bool:
@@ -124,23 +131,17 @@ def span(
         yield one
 
 
-def write_root(
-    name: str, correlation: str, start: datetime, end: datetime, failed: str = "", **attributes: Any
-) -> None:
+def write_root(name: str, correlation: str, start: datetime, end: datetime, **attributes: Any) -> None:
     """Writes the iteration's root span once it is over: an hours-long wait is no open span."""
     root = root_of(correlation)
-    token = _fixed_span_id.set(root.span_id)
+    token = _fixed_ids.set((root.trace_id, root.span_id))
     try:
-        # a parentless span would get a new trace id: the id is given by a parent that is no span of ours
-        context = trace.set_span_in_context(NonRecordingSpan(SpanContext(root.trace_id, 1, True, root.trace_flags)))
         one = trace.get_tracer("sparring").start_span(
             name,
-            context=context,
+            context=Context(),
             start_time=int(start.timestamp() * 1e9),
             attributes={"lane": correlation.rpartition("-")[0], "iteration": correlation} | attributes,
         )
     finally:
-        _fixed_span_id.reset(token)
-    if failed:
-        one.set_status(Status(StatusCode.ERROR, failed))
+        _fixed_ids.reset(token)
     one.end(int(end.timestamp() * 1e9))

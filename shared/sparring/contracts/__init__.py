@@ -8,6 +8,7 @@ from sparring.contracts import (
     node_agent,
     pipeline,
     selfplay_orch,
+    settings,
     sync,
     training_slots,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "node_agent",
     "pipeline",
     "selfplay_orch",
+    "settings",
     "sync",
     "training_slots",
 ]

@@ -1,0 +1,186 @@
+"""What a process has read of the log: its picture and its tables, fed in order by a consumer of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from sparring.contracts.base import Fact
+from sparring.decider import Picture, Recorded
+from sparring.envelope import recorded
+from sparring.errors import NewerVersion, Permanent, ReadModelBehind
+from sparring.faults import fault
+from sparring.log.interface import Log, Raw
+from sparring.projection import CARRIED, Projection
+from sparring.subjects import class_of
+
+FLUSH_S = 0.25
+CHECKPOINT_S = 300.0
+MOST_PENDING = 50_000
+
+
+class NoPicture:
+    """The picture of a service that needs none."""
+
+    def apply(self, recorded: Recorded) -> None: ...
+
+    def dump(self) -> Any:
+        return {}
+
+    def load(self, data: Any) -> None: ...
+
+
+class Hearing:
+    """Follows the log from where it stopped; stops, and says so, at a fact that it can't apply."""
+
+    def __init__(
+        self,
+        log: Log,
+        make_picture: Callable[[], Picture] | None,
+        open_projection: Callable[[], Projection] | None,
+        *,
+        checkpoint: Path | None,
+        identity: str,
+        logger: Any,
+    ) -> None:
+        self._log, self._logger, self._checkpoint, self._identity = log, logger, checkpoint, identity
+        self.picture: Picture = make_picture() if make_picture else NoPicture()
+        self._make_picture, self._open_projection = make_picture, open_projection
+        self.projection: Projection | None = None
+        self.position = 0
+        self.projected = 0
+        self.stuck = ""
+        self.changed = asyncio.Event()
+        self._moved = asyncio.Condition()
+        self._pending: list[Raw] = []
+        self._room = asyncio.Event()
+
+    async def prepare(self) -> None:
+        """Opens the tables and the picture's last checkpoint; both are begun anew when they don't fit the log."""
+        end = await self._log.end()
+        if self._open_projection is not None:
+            self.projection = await asyncio.to_thread(self._open_projection)
+            self.projected = self.projection.position
+            if self.projected > end:
+                await asyncio.to_thread(self.projection._begin_anew)
+                self.projected = 0
+        self._restore(end)
+
+    def _restore(self, end: int) -> None:
+        if self._checkpoint is None or not self._checkpoint.exists():
+            return
+        try:
+            data = json.loads(self._checkpoint.read_text())
+            if data["identity"] == self._identity and data["position"] <= end:
+                self.picture.load(data["picture"])
+                self.position = int(data["position"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            self._logger.warning("the picture's checkpoint does not fit; reading the log instead", error=repr(error))
+            self.picture = self._make_picture() if self._make_picture else NoPicture()
+            self.position = 0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Follows until told to stop. Never raises for a fact that can't be applied: `stuck` says which."""
+        flushing = asyncio.create_task(self._flush_often(stopping))
+        try:
+            start = min(self.position, self.projected) if self.projection else self.position
+            async for batch in self._log.follow(start):
+                if stopping.is_set():
+                    return
+                if not batch:
+                    continue
+                try:
+                    await self._take(batch)
+                except Permanent as error:
+                    self.stuck = f"{type(error).__name__}: {error}"
+                    self._logger.error("the log holds a fact that this build can't apply; upgrade", error=self.stuck)
+                    return
+        finally:
+            await flushing
+            self.save()
+
+    async def _take(self, batch: Sequence[Raw]) -> None:
+        for number, raw in enumerate(batch):
+            if raw.sequence > self.position:
+                one = heard(raw)
+                if one is not None:
+                    self.picture.apply(one)
+                self.position = raw.sequence
+            if number % 500 == 499:
+                await asyncio.sleep(0)
+        if self.projection is not None:
+            self._pending += batch
+            while len(self._pending) > MOST_PENDING:
+                self._room.clear()
+                await self._room.wait()
+        self.changed.set()
+        async with self._moved:
+            self._moved.notify_all()
+
+    async def reached(self, sequence: int, within_s: float = 5.0) -> None:
+        """Returns once the picture holds the fact. Raises ReadModelBehind when it does not in time."""
+        try:
+            async with asyncio.timeout(within_s), self._moved:
+                await self._moved.wait_for(lambda: self.position >= sequence)
+        except TimeoutError as error:
+            raise ReadModelBehind(f"read up to {self.position}, the fact is {sequence}") from error
+
+    async def _flush_often(self, stopping: asyncio.Event) -> None:
+        since_save = 0.0
+        while not stopping.is_set():
+            try:
+                await asyncio.wait_for(stopping.wait(), FLUSH_S)
+            except TimeoutError:
+                since_save += FLUSH_S
+            await self._flush()
+            if since_save >= CHECKPOINT_S:
+                since_save = 0.0
+                self.save()
+        await self._flush()
+
+    async def _flush(self) -> None:
+        if self.projection is None or not self._pending:
+            return
+        batch, self._pending = self._pending, []
+        self._room.set()
+        try:
+            await asyncio.to_thread(self.projection.apply, batch)
+        except (NewerVersion, Permanent) as error:
+            self.stuck = f"{type(error).__name__}: {error}"
+        except duckdb.Error as error:
+            # the tables are disposable, the loop is not: it goes on, and the health of this process says so
+            self.stuck = f"read model: {error}"
+            self._logger.error("a read model could not take in a batch", error=str(error))
+            return
+        self.projected = batch[-1].sequence
+        fault("projected")
+
+    def save(self) -> None:
+        """Writes the picture down, so that the next start need not read the whole log."""
+        if self._checkpoint is None or self._make_picture is None:
+            return
+        data = {"identity": self._identity, "position": self.position, "picture": self.picture.dump()}
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._checkpoint.with_suffix(".tmp")
+        draft.write_text(json.dumps(data))
+        os.replace(draft, self._checkpoint)
+
+    def close(self) -> None:
+        if self.projection is not None:
+            self.projection.close()
+
+
+def heard(raw: Raw) -> Recorded | None:
+    """The fact as folds see it; None for carried states and for users' own facts without a contract."""
+    if raw.subject.endswith("." + CARRIED):
+        return None
+    if raw.subject.startswith("evt.ext-") and class_of(raw.subject) is None:
+        return None
+    one = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at)
+    return one if isinstance(one.fact, Fact) else None
