@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from sparring.decider import Command, Picture, Plan, Reaction
+from sparring.contracts.base import Fact
+from sparring.decider import Command, Picture, Plan, Reaction, Recorded
 from sparring.read_model import ReadModel
 
 
@@ -27,6 +29,8 @@ class ServiceSettings(BaseModel):
 
 
 Worker = Callable[[Any], Awaitable[None]]
+# a fact that ends a trace -> the root span's name, its start and its attributes
+Trace = Callable[[Recorded], tuple[str, datetime, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Service:
 
     `plan` runs in the replica that holds the service's lease: after every batch of facts that `picture` took in, and
     at least every `tick_s` seconds. It is level-triggered: it looks at the picture, never at what happened last.
+    `traces` names the facts that close an iteration: its root span is written then.
     `workers` are coroutines of the shell for I/O that no message starts.
     """
 
@@ -46,8 +51,8 @@ class Service:
     tick_s: float = 1.0
     reactions: Sequence[Reaction] = ()
     read_models: Sequence[ReadModel] = ()
-    workers: Sequence[Worker] = field(default=())
-    says: Sequence[type[Any]] = ()
+    workers: Sequence[Worker] = ()
+    traces: Mapping[type[Fact], Trace] = field(default_factory=dict)
 
     @property
     def package(self) -> str:

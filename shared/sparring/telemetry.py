@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
@@ -111,14 +111,16 @@ def span(
     correlation: str = "",
     kind: SpanKind = SpanKind.INTERNAL,
     link: str = "",
-    **attributes: Any,
+    attributes: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Iterator[Span]:
     """A span under the message's context; an exception is recorded on it and goes on.
 
     `correlation` is the lane iteration `<lane>-<n>`; it becomes the attributes `lane` and `iteration`.
     `link` is the traceparent of a moment that was waited for.
     """
-    known = {key: value for key, value in attributes.items() if value is not None and value != ""}
+    given = {**(attributes or {}), **more}
+    known = {key: value for key, value in given.items() if value is not None and value != ""}
     if correlation:
         known |= {"iteration": correlation, "lane": correlation.rpartition("-")[0]}
     links = (

@@ -1,0 +1,123 @@
+"""From an order on the wire to facts in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nats.aio.msg import Msg
+from opentelemetry.trace import SpanKind
+
+from sparring import telemetry
+from sparring.contracts.base import Fact, Order
+from sparring.contracts.health import ReportRedriven
+from sparring.decider import Command, Recorded
+from sparring.entity_store import Because, Outcome
+from sparring.envelope import Envelope, check_expiry, decode, derived_id, read_envelope, recorded
+from sparring.errors import Permanent, UnknownMessage
+from sparring.faults import fault
+from sparring.subjects import Ref
+
+if TYPE_CHECKING:
+    from sparring.shell import Shell
+
+LETTER, ATTEMPT, FORCED = "Sparring-Letter", "Sparring-Attempt", "Sparring-Forced"
+
+
+class Dispatch:
+    """Runs the handlers of one service; every outcome is a return value or an error of the delivery table."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._commands: dict[type[Order], Command] = {one.order: one for one in shell.service.commands}
+        self._reactions = {one.fact: one for one in shell.service.reactions}
+
+    async def on_message(self, message: Msg) -> None:
+        """Handles an order or a fact of a reaction, and reports redriven letters."""
+        headers: dict[str, str] = dict(message.headers or {})
+        letter = headers.get(LETTER)
+        last = message.metadata.num_delivered >= 5
+        try:
+            await self._handle(message, headers)
+        except Exception as error:
+            if letter and (last or isinstance(error, Permanent)):
+                await self._report(letter, headers, recovered=False, reason=f"{type(error).__name__}: {error}")
+            raise
+        if letter:
+            await self._report(letter, headers, recovered=True)
+
+    async def _handle(self, message: Msg, headers: Mapping[str, str]) -> None:
+        meta = message.metadata
+        envelope = read_envelope(headers, meta.timestamp)
+        if not envelope.id:
+            envelope = replace(envelope, id=derived_id("wire", meta.stream, str(meta.sequence.stream)))
+        name = message.subject.rsplit(".", 1)[-1]
+        with telemetry.span(
+            f"{self._shell.service.name} {name}",
+            traceparent=envelope.traceparent,
+            correlation=envelope.correlation,
+            kind=SpanKind.CONSUMER,
+            attributes=_attributes(message, envelope),
+        ):
+            told = decode(message.subject, headers, message.data)
+            if isinstance(told, Order):
+                if headers.get(FORCED) != "yes":
+                    check_expiry(envelope, self._shell.now())
+                await self.obey(told, envelope)
+            elif isinstance(told, Fact):
+                sequence = int(headers.get("Sparring-Original-Sequence") or meta.sequence.stream)
+                await self._react(recorded(sequence, message.subject, headers, message.data, meta.timestamp))
+
+    async def obey(self, order: Order, envelope: Envelope) -> Outcome:
+        """Decides on the order with the entity's present state and appends what follows."""
+        command = self._commands.get(type(order))
+        if command is None:
+            raise UnknownMessage(f"{self._shell.service.name} obeys no {type(order).__name__}")
+        gathered = await command.gather(order, self._shell) if command.gather else None
+        context = replace(self._shell.context(), id=envelope.id, gathered=gathered)
+        own = command.decider.ref(order.id)
+        others = command.also(order) if command.also else ()
+
+        def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
+            return command.decide(order, states if others else states[own], context)
+
+        because = Because(
+            source=f"{self._shell.service.name}/{self._shell.replica}",
+            now=context.now,
+            id=envelope.id,
+            order=envelope.id,
+            cause=envelope.cause,
+            correlation=envelope.correlation,
+            traceparent=telemetry.current_traceparent() or envelope.traceparent,
+        )
+        outcome = await self._shell.store.execute([(command.decider, order.id), *others], decide, because)
+        self._shell.appended(outcome.facts)
+        return outcome
+
+    async def _react(self, one: Recorded) -> None:
+        reaction = self._reactions.get(type(one.fact))
+        if reaction is None:
+            raise UnknownMessage(f"{self._shell.service.name} reacts to no {type(one.fact).__name__}")
+        await self._shell.hearing.reached(one.sequence)
+        for action in reaction.react(one, self._shell.context()):
+            await self._shell.carry_out(action, cause=one.id)
+        fault("reacted")
+
+    async def _report(self, letter: str, headers: Mapping[str, str], *, recovered: bool, reason: str = "") -> None:
+        attempt = int(headers.get(ATTEMPT, "1"))
+        order = ReportRedriven(letter=letter, attempt=attempt, recovered=recovered, reason=reason[:500])
+        await self._shell.send(order, key=f"redriven-{letter}-{attempt}-{recovered}")
+
+
+def _attributes(message: Msg, envelope: Envelope) -> dict[str, Any]:
+    meta = message.metadata
+    return {
+        "messaging.system": "nats",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": message.subject,
+        "messaging.message.id": envelope.id,
+        "messaging.nats.delivery_count": meta.num_delivered,
+        "messaging.nats.stream_sequence": meta.sequence.stream,
+        "messaging.consumer.group.name": meta.consumer,
+    }

@@ -1,0 +1,473 @@
+"""Binds a service's pure parts to NATS: one process, one connection, one log, one place for time and ids."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+import psutil
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.kv import KeyValue
+
+from sparring import __version__, clock, logs, telemetry
+from sparring.artifacts import ArtifactStore, open_store
+from sparring.contracts import fingerprint
+from sparring.contracts.base import Order
+from sparring.contracts.readings import ServiceBeat
+from sparring.contracts.settings import SETTINGS_ADOPTED
+from sparring.decider import Action, Append, Context, Decider, Recorded, Send
+from sparring.delivery import Delivery, middleware_of
+from sparring.dispatch import Dispatch
+from sparring.entity_store import Because, EntityStore
+from sparring.envelope import derived_id, encode_order
+from sparring.errors import LogUnavailable, LostRace, SparringError
+from sparring.faults import fault
+from sparring.hearing import Hearing
+from sparring.lease import Lease
+from sparring.log.jetstream import JetStreamLog
+from sparring.options import Options, parse_options
+from sparring.probes import serve
+from sparring.projection import Projection
+from sparring.readings import Readings
+from sparring.service import Service, ServiceSettings
+from sparring.settings import read_settings
+from sparring.streams import COMMANDS, EVENTS, FAILURES, declare_durable, declare_topology, service_durables
+from sparring.subjects import filter_of, token
+
+BEAT_S = 5.0
+DRAIN_S = 20.0
+HANDLERS_AT_ONCE = 16
+
+
+def _adopted(state: str, recorded: Recorded) -> str:
+    return str(getattr(recorded.fact, "hash", state))
+
+
+class Shell:
+    """One running replica of a service. What workers may use: `picture`, `artifacts`, `nc`, `js`, `send`, `append`,
+    `context`, `leads`, `stopping` and `log`."""
+
+    def __init__(self, service: Service, options: Options, settings: ServiceSettings) -> None:
+        self.service, self.options, self.settings = service, options, settings
+        self.settings_hash = settings.fingerprint()
+        self.replica = options.replica
+        self.log = logs.set_up(service.name, options.replica)
+        self.stopping = asyncio.Event()
+        self.readings = Readings()
+        self.exit_code = 0
+        self._sent: dict[str, float] = {}
+        self._planned_to = 0
+        self._loop_lag = 0.0
+        self._began = time.monotonic()
+        self._unserved = asyncio.Event()
+
+    # ---- what decisions may look at
+
+    @property
+    def picture(self) -> Any:
+        return self.hearing.picture
+
+    @property
+    def leads(self) -> bool:
+        return self.lease.held
+
+    def now(self) -> datetime:
+        return clock.now()
+
+    def context(self) -> Context:
+        return Context(
+            now=self.now(),
+            settings=self.settings,
+            settings_hash=self.settings_hash,
+            picture=self.hearing.picture,
+            read_to=self.hearing.position,
+            readings=self.readings.now(),
+            watch=self.readings.watch(self.nc.is_connected),
+        )
+
+    # ---- what follows from decisions
+
+    async def send(
+        self,
+        order: Order,
+        key: str,
+        *,
+        correlation: str = "",
+        traceparent: str = "",
+        cause: str = "",
+        expires_s: float | None = None,
+    ) -> None:
+        """Publishes the order durably; its id derives from key, type and target. Raises LogUnavailable."""
+        id = derived_id(key, type(order).__name__, order.id)
+        trace = traceparent or telemetry.current_traceparent() or telemetry.traceparent_of(correlation)
+        subject, headers, body = encode_order(
+            order,
+            id,
+            now=self.now(),
+            source=f"{self.service.name}/{self.replica}",
+            cause=cause,
+            correlation=correlation,
+            traceparent=trace,
+            expires_s=expires_s,
+        )
+        try:
+            await self.js.publish(subject, body, headers=headers, stream=COMMANDS, timeout=5)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise LogUnavailable(f"{subject} was not acknowledged: {error!r}") from error
+        fault("published")
+
+    async def append(self, action: Append, *, cause: str = "", order: str = "") -> Sequence[Recorded]:
+        """Carries out a decision over several entities; returns the facts."""
+        context = self.now()
+        trace = action.traceparent or telemetry.current_traceparent() or telemetry.traceparent_of(action.correlation)
+        because = Because(
+            source=f"{self.service.name}/{self.replica}",
+            now=context,
+            id=clock.new_id(),
+            order=order,
+            cause=cause,
+            correlation=action.correlation,
+            traceparent=trace,
+        )
+        outcome = await self.store.execute(action.entities, action.decide, because, verify=False)
+        self.appended(outcome.facts)
+        return outcome.facts
+
+    async def carry_out(self, action: Action, *, cause: str = "") -> None:
+        if isinstance(action, Append):
+            with telemetry.span(
+                f"{self.service.name} decide", traceparent=action.traceparent, correlation=action.correlation
+            ):
+                await self.append(action, cause=cause)
+            return
+        now = time.monotonic()
+        key = f"{type(action.order).__name__} {action.order.id} {action.key}"
+        if now < self._sent.get(key, 0.0):
+            return
+        with telemetry.span(
+            f"{self.service.name} send {type(action.order).__name__}",
+            traceparent=action.traceparent,
+            correlation=action.correlation,
+        ):
+            await self.send(
+                action.order,
+                action.key,
+                correlation=action.correlation,
+                cause=cause,
+                expires_s=action.expires_s,
+            )
+        self._sent[key] = now + action.again_s
+        if len(self._sent) > 50_000:
+            self._sent = {one: until for one, until in self._sent.items() if until > now}
+
+    def appended(self, facts: Sequence[Recorded]) -> None:
+        """Notes what this process appended, which plan waits for; writes the root of an iteration that closed."""
+        for one in facts:
+            self._planned_to = max(self._planned_to, one.sequence)
+            closing = self.service.traces.get(type(one.fact))
+            if closing is not None:
+                name, start, attributes = closing(one)
+                telemetry.write_root(name, one.correlation, start, one.at, **attributes)
+
+    # ---- life
+
+    async def run(self) -> int:
+        """Runs until a signal; returns the exit code."""
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signum, self.stopping.set)
+        self.broker = NatsBroker(
+            self.options.nats,
+            name=f"{self.service.name}/{self.replica}",
+            user_credentials=self.options.creds or None,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            ping_interval=10,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_disconnected,
+            reconnected_cb=self._on_reconnected,
+            closed_cb=self._on_closed,
+            inbox_prefix=f"_INBOX.{self.service.package}",
+            apply_types=False,
+            logger=None,
+        )
+        probes = await self._serve_probes()
+        tasks: list[asyncio.Task[Any]] = []
+        try:
+            if not await self._connect():
+                return self.exit_code
+            await self._adopt_settings()
+            tasks = [asyncio.create_task(one) for one in self._coroutines()]
+            await self._subscribe()
+            self._unserved.set()
+            self.log.info("serving", position=self.hearing.position, settings=self.settings_hash)
+            for task in tasks:
+                task.add_done_callback(self._on_task_done)
+            await self.stopping.wait()
+        finally:
+            if probes is not None:
+                probes.close()
+            await self._drain(tasks)
+        return self.exit_code
+
+    def _coroutines(self) -> list[Any]:
+        ways = [
+            self.hearing.run(self.stopping),
+            self.lease.keep(self.stopping),
+            self._beat(),
+            self._watch_loop_lag(),
+            self._plan(),
+        ]
+        return ways + [worker(self) for worker in self.service.workers]
+
+    async def _connect(self) -> bool:
+        """Waits for the server as long as it takes: services start in any order."""
+        while not self.stopping.is_set():
+            try:
+                self.nc: Client = await self.broker.connect()
+                self.js: JetStreamContext = self.nc.jetstream(timeout=5)
+                for drift in await declare_topology(self.nc, replicas=self.options.replicas):
+                    self.log.error("the server's settings drifted", drift=str(drift))
+                break
+            except (nats.errors.Error, TimeoutError, OSError) as error:
+                self.log.warning("no server yet", url=self.options.nats, error=repr(error))
+                await asyncio.sleep(0.5)
+        if self.stopping.is_set():
+            return False
+        created = (await self.js.stream_info(EVENTS)).created
+        self.identity = str(created)
+        telemetry.set_up(self.service.name, self.replica)
+        telemetry.salt_with(self.identity)
+        self.store = EntityStore(JetStreamLog(self.nc))
+        self.failures: KeyValue = await self.js.key_value(FAILURES)
+        self.delivery = Delivery(self.failures.put, self.log)
+        self.lease = Lease(self.nc, self.service.name, self.replica)
+        self.artifacts: ArtifactStore = await open_store(self.options.artifacts, self.js)
+        self.hearing = self._hearing()
+        await self.hearing.prepare()
+        await self.readings.listen(self.nc)
+        return True
+
+    def _hearing(self) -> Hearing:
+        folder = self.options.data / self.service.name / self.replica
+        folder.mkdir(parents=True, exist_ok=True)
+        models = self.service.read_models
+        name = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
+        return Hearing(
+            JetStreamLog(self.nc),
+            self.service.picture,
+            (lambda: Projection(folder / f"read-{name}.duckdb", models)) if models else None,
+            checkpoint=folder / "picture.json",
+            identity=f"{self.identity} {__version__} {fingerprint()}",
+            logger=self.log,
+        )
+
+    async def _adopt_settings(self) -> None:
+        cls = SETTINGS_ADOPTED[self.service.name]
+        decider: Decider[str] = Decider(self.service.name, "settings", "", _adopted)
+        fact = cls.model_validate(
+            {
+                "service": self.service.name,
+                "hash": self.settings_hash,
+                "build": __version__,
+                "values": self.settings.model_dump(mode="json"),
+            }
+        )
+        ref = decider.ref(self.service.name)
+        await self.append(
+            Append([(decider, self.service.name)], lambda states: [] if states[ref] == self.settings_hash else [fact])
+        )
+
+    async def _subscribe(self) -> None:
+        filters = tuple(filter_of(one.fact) for one in self.service.reactions)
+        dispatch = Dispatch(self)
+        self.broker.add_middleware(middleware_of(self.delivery))
+        for durable in service_durables(self.service.name, filters):
+            for drift in await declare_durable(self.js, durable):
+                self.log.error("a consumer's settings drifted", drift=str(drift))
+
+            async def handle(message: Any) -> None:
+                await dispatch.on_message(message.raw_message)
+
+            async def as_it_is(message: Any) -> Any:
+                return message
+
+            self.broker.subscriber(
+                durable.filters[0] if len(durable.filters) == 1 else "",
+                stream=JStream(durable.stream, declare=False),
+                durable=durable.name,
+                pull_sub=PullSub(batch_size=HANDLERS_AT_ONCE, timeout=1.0),
+                config=durable.config(),
+                ack_policy=AckPolicy.MANUAL,
+                inbox_prefix=f"_INBOX.{self.service.package}".encode(),
+                decoder=as_it_is,
+                max_workers=HANDLERS_AT_ONCE,
+            )(handle)
+        await self.broker.start()
+
+    async def _plan(self) -> None:
+        """The planner: after every batch of facts and at every tick, in the replica that holds the lease."""
+        plan = self.service.plan
+        if plan is None:
+            return
+        end = await JetStreamLog(self.nc).end()
+        while not self.stopping.is_set():
+            await self._something_new()
+            if not self.leads or self.hearing.stuck or self.hearing.position < end or not self.nc.is_connected:
+                continue
+            if self.hearing.position < self._planned_to:
+                # what this process just decided is on its way into the picture
+                continue
+            try:
+                for action in plan(self.context()):
+                    await self.carry_out(action)
+            except (LogUnavailable, LostRace) as error:
+                self.log.warning("a plan was not carried out; the next tick repeats it", error=str(error))
+            except SparringError as error:
+                self.log.error("the planner failed", error=f"{type(error).__name__}: {error}")
+            # a planner's bug must not end the process: orders are still obeyed, and the alarm is in the log
+            except Exception:
+                self.delivery.tally.failed += 1
+                self.log.error("the planner failed", exc_info=True)
+
+    async def _something_new(self) -> None:
+        waiting = self.hearing.changed
+        try:
+            await asyncio.wait_for(waiting.wait(), self.service.tick_s)
+        except TimeoutError:
+            return
+        waiting.clear()
+
+    async def _beat(self) -> None:
+        process = psutil.Process()
+        subject = f"tel.{token(f'svc-{self.service.name}-{self.replica}')}.heartbeat"
+        while not self.stopping.is_set():
+            tally = self.delivery.tally
+            beat = ServiceBeat(
+                service=self.service.name,
+                replica=self.replica,
+                build=__version__,
+                contracts=fingerprint(),
+                leader=self.leads,
+                position=self.hearing.position,
+                log_end=max(self.hearing.position, self._planned_to),
+                handled=tally.handled,
+                failed=tally.failed,
+                redelivered=tally.redelivered,
+                loop_lag_s=round(self._loop_lag, 4),
+                up_s=round(time.monotonic() - self._began, 1),
+                rss_bytes=process.memory_info().rss,
+                settings_hash=self.settings_hash,
+            )
+            if self.nc.is_connected:
+                await self.nc.publish(subject, beat.model_dump_json().encode())
+            await self._pause(BEAT_S)
+
+    async def _watch_loop_lag(self) -> None:
+        while not self.stopping.is_set():
+            asked = time.monotonic()
+            await asyncio.sleep(0.5)
+            lag = time.monotonic() - asked - 0.5
+            self._loop_lag = max(lag, self._loop_lag * 0.9)
+            if lag > 1.0:
+                self.log.warning("the event loop stood still", for_s=round(lag, 2))
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self.log.error("a part of the service ended", exc_info=task.exception())
+            self.exit_code = 1
+            self.stopping.set()
+
+    async def _drain(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        self.stopping.set()
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self.broker.stop()
+        except (TimeoutError, nats.errors.Error) as error:
+            self.log.warning("handlers did not end in time", error=repr(error))
+        _, late = await asyncio.wait(tasks, timeout=5) if tasks else (set(), set())
+        for task in late:
+            task.cancel()
+        if hasattr(self, "hearing"):
+            self.hearing.close()
+        await asyncio.to_thread(telemetry.flush)
+
+    async def _serve_probes(self) -> asyncio.Server | None:
+        if not self.options.http:
+            return None
+        return await serve(self.options.http, self._live, self._ready, self.options.http_host)
+
+    def _live(self) -> tuple[bool, Mapping[str, Any]]:
+        return not self.stopping.is_set(), {"service": self.service.name, "loop_lag_s": self._loop_lag}
+
+    def _ready(self) -> tuple[bool, Mapping[str, Any]]:
+        serving = self._unserved.is_set()
+        stuck = self.hearing.stuck if serving else ""
+        connected = serving and self.nc.is_connected
+        body = {
+            "service": self.service.name,
+            "connected": connected,
+            "stuck": stuck,
+            "position": self.hearing.position if serving else 0,
+            "leads": self.leads if serving else False,
+        }
+        return bool(connected and not stuck and not self.stopping.is_set()), body
+
+    async def _on_error(self, error: Exception) -> None:
+        text = str(error)
+        if "permissions violation" in text.lower():
+            self.log.error("this user may not do that; the service ends", error=text)
+            self.exit_code = 1
+            self.stopping.set()
+        elif text:
+            self.log.warning("connection", error=text)
+
+    async def _on_disconnected(self) -> None:
+        if not self.stopping.is_set():
+            self.log.warning("disconnected")
+
+    async def _on_reconnected(self) -> None:
+        self.readings.reconnected()
+        self.log.info("connected again")
+
+    async def _on_closed(self) -> None:
+        if not self.stopping.is_set():
+            self.log.error("the connection closed for good; the supervisor starts this service again")
+            self.exit_code = 1
+            self.stopping.set()
+
+
+def run(service: Service, argv: Sequence[str] | None = None) -> None:
+    """The main function of every service: options, settings, the shell. Bad input ends with exit code 2."""
+    from sparring.errors import BadInput
+
+    try:
+        options = parse_options(service.name, argv)
+        settings, _ = read_settings(service.settings, service.name, file=options.config)
+    except BadInput as error:
+        print(f"{service.name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(asyncio.run(_run(service, options, settings)))
+
+
+async def _run(service: Service, options: Options, settings: ServiceSettings) -> int:
+    return await Shell(service, options, settings).run()
+
+
+__all__ = ["Path", "Send", "Shell", "run"]
