@@ -88,9 +88,16 @@ class JetStreamLog:
                 return found
 
     async def _load_part(self, pattern: str, after: int) -> tuple[list[Raw], bool]:
+        return await self._direct_get({"seq": after + 1, "batch": LOAD_BATCH, "next_by_subj": pattern})
+
+    async def last_of_each(self, pattern: str) -> list[Raw]:
+        """The last message of every subject that the pattern matches."""
+        found, _ = await self._direct_get({"multi_last": [pattern]})
+        return found
+
+    async def _direct_get(self, query: dict[str, Any]) -> tuple[list[Raw], bool]:
         inbox = self._nc.new_inbox()
         subscription = await self._nc.subscribe(inbox)
-        query = {"seq": after + 1, "batch": LOAD_BATCH, "next_by_subj": pattern}
         found: list[Raw] = []
         try:
             await self._nc.publish(f"$JS.API.DIRECT.GET.{self._stream}", json.dumps(query).encode(), reply=inbox)
@@ -103,10 +110,10 @@ class JetStreamLog:
                 if status == "204":
                     return found, int(headers.get("Nats-Num-Pending", "0")) > 0
                 if status is not None:
-                    raise LogUnavailable(f"{pattern}: {status} {headers.get('Description', '')}")
+                    raise LogUnavailable(f"{query}: {status} {headers.get('Description', '')}")
                 found.append(_direct(message, headers))
         except (nats.errors.Error, TimeoutError, OSError) as error:
-            raise LogUnavailable(f"{pattern} could not be read: {error!r}") from error
+            raise LogUnavailable(f"{query} could not be read: {error!r}") from error
         finally:
             if not self._nc.is_closed:
                 await subscription.unsubscribe()

@@ -1,0 +1,54 @@
+"""What every test may ask for: a real server of its own, or three of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import nats
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+
+from sparring.server import EmbeddedServer
+from sparring.streams import declare_topology
+from sparring.testing import eventually, nats_cluster, nats_server
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with nats_server() as one:
+        yield one
+
+
+@pytest_asyncio.fixture
+async def nc(server: EmbeddedServer) -> AsyncIterator[Client]:
+    """A connection to a fresh server that has the whole topology."""
+    assert server.address is not None
+    client = await nats.connect(server.address.url)
+    await declare_topology(client)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[list[EmbeddedServer]]:
+    with nats_cluster() as three:
+        yield three
+
+
+@pytest_asyncio.fixture
+async def cluster_nc(cluster: list[EmbeddedServer]) -> AsyncIterator[Client]:
+    """A connection to a three-node cluster whose streams have three replicas."""
+    client = await nats.connect([one.address.url for one in cluster if one.address], max_reconnect_attempts=-1)
+
+    async def declared() -> bool:
+        try:
+            await declare_topology(client, replicas=3)
+        except Exception as error:
+            # the cluster elects its leaders first
+            raise AssertionError(repr(error)) from error
+        return True
+
+    await eventually(declared, within_s=30, every_s=0.2)
+    yield client
+    await client.close()

@@ -1,0 +1,180 @@
+"""The entity store under races, repeats and lost acknowledgements, on one server and on three."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from sparring.contracts.base import Fact
+from sparring.contracts.training_slots import SlotClaimed, SlotReleased
+from sparring.decider import Decider, Recorded
+from sparring.entity_store import Because, EntityStore
+from sparring.errors import NotTheOwner
+from sparring.log import JetStreamLog, Log, MemoryLog, Outgoing
+from sparring.subjects import Ref
+from sparring.testing import at
+
+
+@dataclass(frozen=True)
+class Held:
+    holders: tuple[str, ...] = ()
+    tokens: tuple[int, ...] = ()
+
+
+def evolve(state: Held, one: Recorded) -> Held:
+    match one.fact:
+        case SlotClaimed(holder=holder):
+            return Held((*state.holders, holder), (*state.tokens, one.sequence))
+        case SlotReleased(token=token):
+            keep = [(h, t) for h, t in zip(state.holders, state.tokens, strict=True) if t != token]
+            return Held(tuple(h for h, _ in keep), tuple(t for _, t in keep))
+    return state
+
+
+POOL = Decider("training-slots", "pool", Held(), evolve)
+MAIN = POOL.ref("main")
+
+
+def because(id: str, order: str = "") -> Because:
+    return Because(source="test", now=at(0), id=id, order=order)
+
+
+def claim(holder: str, limit: int = 1_000_000):  # type: ignore[no-untyped-def]
+    def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
+        held = states[MAIN].holders
+        if len(held) >= limit:
+            return []
+        return [SlotClaimed(lane="hex", holder=holder, until=at(90), waited_s=0, held=len(held) + 1, limit=limit)]
+
+    return decide
+
+
+async def race(logs: Sequence[Log], writers: int, each: int, limit: int) -> list[EntityStore]:
+    stores = [EntityStore(log) for log in logs]
+
+    async def write(number: int) -> None:
+        for turn in range(each):
+            name = f"{number}-{turn}"
+            await stores[number % len(stores)].execute(
+                [(POOL, "main")], claim(name, limit), because(name), verify=False
+            )
+
+    await asyncio.gather(*(write(number) for number in range(writers)))
+    return stores
+
+
+async def test_four_stores_never_pass_a_limit_of_32(nc: Client) -> None:
+    await race([JetStreamLog(nc) for _ in range(4)], writers=8, each=10, limit=32)
+    final = (await EntityStore(JetStreamLog(nc)).state(POOL, "main")).state
+    assert len(final.holders) == 32
+    assert list(final.tokens) == sorted(set(final.tokens))
+
+
+async def test_fifty_writers_on_one_entity_lose_no_update(nc: Client) -> None:
+    await race([JetStreamLog(nc) for _ in range(5)], writers=50, each=2, limit=1_000)
+    final = (await EntityStore(JetStreamLog(nc)).state(POOL, "main")).state
+    assert len(final.holders) == 100 == len(set(final.holders))
+
+
+async def test_races_are_decided_on_three_replicas_too(cluster_nc: Client) -> None:
+    await race([JetStreamLog(cluster_nc) for _ in range(4)], writers=8, each=6, limit=32)
+    final = (await EntityStore(JetStreamLog(cluster_nc)).state(POOL, "main")).state
+    assert len(final.holders) == 32
+
+
+async def test_an_order_asked_twice_is_done_once(nc: Client) -> None:
+    first, second = EntityStore(JetStreamLog(nc)), EntityStore(JetStreamLog(nc))
+    one = await first.execute([(POOL, "main")], claim("a"), because("order-1", "order-1"))
+    again = await first.execute([(POOL, "main")], claim("a"), because("order-1", "order-1"))
+    elsewhere = await second.execute([(POOL, "main")], claim("a"), because("order-1", "order-1"))
+    assert again.repeated
+    assert elsewhere.repeated
+    assert [f.sequence for f in again.facts] == [f.sequence for f in elsewhere.facts] == [f.sequence for f in one.facts]
+    assert await JetStreamLog(nc).end() == 1
+
+
+async def test_an_order_is_remembered_past_the_window_of_the_servers_deduplication() -> None:
+    log = MemoryLog()
+    await EntityStore(log).execute([(POOL, "main")], claim("a"), because("order-1", "order-1"))
+    log._ids.clear()
+    again = await EntityStore(log).execute([(POOL, "main")], claim("a"), because("order-1", "order-1"))
+    assert again.repeated
+    assert await log.end() == 1
+
+
+class AnswersGetLost(MemoryLog):
+    """Appends, and then says that it could not."""
+
+    async def append(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
+        from sparring.errors import LogUnavailable
+
+        await super().append(batch, batch_id)
+        raise LogUnavailable("the acknowledgement was lost")
+
+
+async def test_a_lost_acknowledgement_doubles_nothing() -> None:
+    from sparring.errors import LogUnavailable
+
+    log = AnswersGetLost()
+    store = EntityStore(log)
+    with pytest.raises(LogUnavailable):
+        await store.execute([(POOL, "main")], claim("a"), because("order-1", "order-1"))
+    again = await store.execute([(POOL, "main")], claim("a"), because("order-1", "order-1"))
+    assert again.repeated
+    assert await log.end() == 1
+
+
+async def test_a_decision_without_facts_counts_only_on_the_newest_state(nc: Client) -> None:
+    stale, other = EntityStore(JetStreamLog(nc)), EntityStore(JetStreamLog(nc))
+    await stale.execute([(POOL, "main")], claim("a", limit=1), because("1", "1"))
+    token = (await other.state(POOL, "main")).state.tokens[0]
+
+    def release(_: Mapping[Ref, Any]) -> Sequence[Fact]:
+        return [SlotReleased(lane="hex", token=token, held_s=1)]
+
+    await other.execute([(POOL, "main")], release, because("2", "2"))
+    taken = await stale.execute([(POOL, "main")], claim("b", limit=1), because("3", "3"))
+    assert [f.fact.holder for f in taken.facts if isinstance(f.fact, SlotClaimed)] == ["b"]
+
+
+async def test_facts_of_an_entity_that_was_not_read_are_refused() -> None:
+    other = Decider("training-slots", "pool", Held(), evolve)
+    with pytest.raises(NotTheOwner):
+        await EntityStore(MemoryLog()).execute([(other, "second")], claim_main, because("1"))
+
+
+def claim_main(_: Mapping[Ref, Any]) -> Sequence[Fact]:
+    return [SlotClaimed(lane="hex", holder="a", until=at(90), waited_s=0, held=1, limit=1)]
+
+
+async def test_states_are_carried_so_that_loading_is_short_and_equal(nc: Client) -> None:
+    log = JetStreamLog(nc)
+    store = EntityStore(log, carry_every=10)
+    for number in range(35):
+        await store.execute([(POOL, "main")], claim(str(number)), because(f"id-{number}", f"order-{number}"))
+    carried = [raw for raw in await log.load(MAIN.pattern) if raw.subject.endswith("StateCarried")]
+    assert len(carried) == 3
+    fresh = EntityStore(log, carry_every=10)
+    assert (await fresh.state(POOL, "main")).state == (await store.state(POOL, "main")).state
+    repeated = await fresh.execute([(POOL, "main")], claim("again"), because("id-3", "order-3"))
+    assert repeated.repeated
+
+
+async def test_batches_over_two_entities_are_appended_together(nc: Client) -> None:
+    log = JetStreamLog(nc)
+    store = EntityStore(log)
+
+    def both(states: Mapping[Ref, Any]) -> Sequence[Fact]:
+        assert len(states) == 2
+        return [
+            SlotClaimed(pool=pool, lane="hex", holder="a", until=at(90), waited_s=0, held=1, limit=1)
+            for pool in ("main", "second")
+        ]
+
+    outcome = await store.execute([(POOL, "main"), (POOL, "second")], both, because("1"))
+    assert [fact.sequence for fact in outcome.facts] == [1, 2]
