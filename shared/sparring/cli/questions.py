@@ -1,0 +1,98 @@
+"""The reading commands that are one question and one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from sparring.cli.common import AsJson, At, Data, Nats, Rows, footer, print_json, table, with_reader
+from sparring.reader import Reader
+
+
+@dataclass(frozen=True)
+class Question:
+    """SQL over all services' tables, and the columns that people see."""
+
+    sql: str
+    columns: tuple[str, ...]
+    empty: str
+
+
+TASKS = Question(
+    "select * from orch_tasks where ($lane = '' or lane = $lane) and ($state = '' or state = $state) "
+    "order by last_sequence desc limit $most",
+    ("task", "kind", "lane", "state", "node", "attempt", "requested_at:requested", "seconds", "reason"),
+    "no tasks yet",
+)
+SLOTS = Question(
+    "select * from slots_pool order by lane",
+    ("lane", "state", "holder", "token", "until", "since"),
+    "nobody asked for a training slot yet",
+)
+ALARMS = Question(
+    "select * from health_alarms where $all or state = 'raised' order by raised_at desc",
+    ("alarm", "about", "severity", "text", "remedy", "times", "raised_at:raised", "state"),
+    "no alarms",
+)
+DATASETS = Question(
+    "select iteration, lane, dataset[:12] dataset, games, positions, new_games, new_positions, sealed_at "
+    "from sync_datasets order by sealed_at desc limit 20",
+    ("iteration", "dataset", "games", "positions", "new_games", "new_positions", "sealed_at:sealed"),
+    "no data set yet",
+)
+
+
+def answer(
+    question: Question, nats: str | None, data: str | None, at: str | None, as_json: bool, name: str, **values: object
+) -> None:
+    """Asks and prints."""
+
+    async def ask(reader: Reader) -> Rows:
+        cursor = reader.projection.con.execute(question.sql, values) if values else None
+        if cursor is None:
+            return reader.rows(question.sql)
+        names = [str(column[0]) for column in cursor.description or []]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    rows, as_of = with_reader(nats, data, at, ask)
+    if as_json:
+        print_json(as_of, **{name: rows})
+        return
+    table(rows, question.columns, empty=question.empty)
+    footer(as_of)
+
+
+def tasks(
+    nats: Nats = None,
+    data: Data = None,
+    at: At = None,
+    as_json: AsJson = False,
+    lane: Annotated[str, typer.Option(help="Only this lane's.")] = "",
+    state: Annotated[str, typer.Option(help="Only tasks in this state.")] = "",
+    most: Annotated[int, typer.Option(help="How many, newest first.")] = 30,
+) -> None:
+    """The newest tasks: what runs where, and why what failed did."""
+    answer(TASKS, nats, data, at, as_json, "tasks", lane=lane, state=state, most=most)
+
+
+def slots(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """Who may train, under which fencing token, until when."""
+    answer(SLOTS, nats, data, at, as_json, "slots")
+
+
+def alarms(
+    nats: Nats = None,
+    data: Data = None,
+    at: At = None,
+    as_json: AsJson = False,
+    all: Annotated[bool, typer.Option("--all", help="Cleared ones too.")] = False,
+) -> None:
+    """What needs a person, and what to do about it."""
+    answer(ALARMS, nats, data, at, as_json, "alarms", all=all)
+
+
+def datasets(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """The newest data sets: how many games went into which iteration."""
+    answer(DATASETS, nats, data, at, as_json, "datasets")
