@@ -1,0 +1,150 @@
+"""Orders by hand: lanes, the cluster's switch, nodes, models, dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparring.cli.common import Data, Nats, plain
+from sparring.client import Client
+from sparring.contracts.base import Order
+from sparring.contracts.health import (
+    DiscardDeadLetter,
+    DrainNode,
+    RedriveDeadLetter,
+    SwitchCluster,
+)
+from sparring.contracts.lifecycle import RollBack
+from sparring.contracts.pipeline import PauseLane, RegisterLane, ResumeLane
+from sparring.contracts.selfplay_orch import BoostLane
+from sparring.errors import BadInput
+
+Reason = Annotated[str, typer.Option(help="Why; stands in the fact.")]
+
+
+def order(nats: str | None, data: str | None, *orders: Order) -> int:
+    """Sends the orders and prints the facts they led to; returns how many led to none."""
+
+    async def run() -> int:
+        silent = 0
+        async with Client(nats, data) as client:
+            for one in orders:
+                facts = await client.ask(one)
+                silent += not facts
+                for fact in facts:
+                    body = json.dumps(plain(fact.fact.model_dump(mode="json", exclude={"spec"})))
+                    typer.echo(f"{fact.sequence} {type(fact.fact).__name__} {body}")
+                if not facts:
+                    typer.echo(
+                        f"{type(one).__name__} {one.id}: changed nothing (or its owner is down and obeys it later)"
+                    )
+        return silent
+
+    return asyncio.run(run())
+
+
+def revision() -> int:
+    """Orders that undo each other carry a rising number: an older one that arrives late is refused."""
+    return time.time_ns() // 1_000_000
+
+
+def pause(
+    lane: Annotated[str, typer.Argument(help="The lane; without it the whole cluster.")] = "",
+    reason: Reason = "",
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Starts nothing new; what runs finishes."""
+    me = getpass.getuser()
+    if lane:
+        order(nats, data, PauseLane(lane=lane, revision=revision(), by=me, reason=reason))
+    else:
+        order(nats, data, SwitchCluster(state="paused", revision=revision(), by=me, reason=reason))
+
+
+def resume(
+    lane: Annotated[str, typer.Argument(help="The lane; without it the whole cluster.")] = "",
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Undoes pause and halt."""
+    me = getpass.getuser()
+    if lane:
+        order(nats, data, ResumeLane(lane=lane, revision=revision(), by=me))
+    else:
+        order(nats, data, SwitchCluster(state="running", revision=revision(), by=me))
+
+
+def halt(reason: Reason = "", nats: Nats = None, data: Data = None) -> None:
+    """Emergency stop: every child process of every node ends within 10 s."""
+    order(nats, data, SwitchCluster(state="halted", revision=revision(), by=getpass.getuser(), reason=reason))
+
+
+def drain(
+    node: Annotated[str, typer.Argument(help="The node.")],
+    reason: Reason = "",
+    grace_s: Annotated[float, typer.Option(help="Seconds that running tasks get.")] = 60.0,
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Empties a node: no new work, partial results saved, everything brought to the store."""
+    order(nats, data, DrainNode(node=node, by=getpass.getuser(), reason=reason, grace_s=grace_s))
+
+
+def boost(
+    lane: Annotated[str, typer.Argument(help="The lane.")],
+    factor: Annotated[float, typer.Option(min=1.0, max=3.0, help="3, 2, 1.25 or 1.")] = 2.0,
+    for_s: Annotated[float, typer.Option(help="Seconds until it ends by itself.")] = 3600.0,
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Gives a lane more of the seats for a while."""
+    order(nats, data, BoostLane(lane=lane, factor=factor, for_s=for_s, revision=revision(), by=getpass.getuser()))
+
+
+def rollback(
+    lane: Annotated[str, typer.Argument(help="The lane.")],
+    to: Annotated[str, typer.Option(help="The model's hash; default: the one before.")] = "",
+    reason: Reason = "by hand",
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Puts an earlier model back into production."""
+    order(nats, data, RollBack(lane=lane, to=to, by=getpass.getuser(), reason=reason))
+
+
+def add_lanes(
+    file: Annotated[Path, typer.Argument(help="A lane file (TOML).")], nats: Nats = None, data: Data = None
+) -> None:
+    """Registers the lanes of a file; a lane that exists is edited."""
+    from sparring.lane_file import load_lanes
+
+    order(nats, data, *(RegisterLane(lane=spec.name, spec=spec) for spec in load_lanes(file)))
+
+
+def redrive(
+    letters: Annotated[list[str], typer.Argument(help="Letters, as `spar dlq ls` names them.")],
+    force: Annotated[bool, typer.Option("--force", help="Expired orders and permanent causes too.")] = False,
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Sends letters to the consumer that failed, and to nobody else."""
+    order(nats, data, *(RedriveDeadLetter(letter=one, by=getpass.getuser(), force=force) for one in letters))
+
+
+def discard(
+    letters: Annotated[list[str], typer.Argument(help="Letters, as `spar dlq ls` names them.")],
+    reason: Annotated[str, typer.Option(help="Why it is right to give them up.")],
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Gives letters up, as a fact; nothing is deleted."""
+    if not reason.strip():
+        raise BadInput("--reason is empty; say why these letters need not be handled")
+    order(nats, data, *(DiscardDeadLetter(letter=one, by=getpass.getuser(), reason=reason) for one in letters))

@@ -1,0 +1,76 @@
+"""`spar events`: the log itself, read by a person."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+import typer
+
+from sparring.cli.common import Data, Nats, plain
+from sparring.client import lane_of
+from sparring.decider import Recorded
+from sparring.errors import BadInput
+from sparring.hearing import heard
+from sparring.log.jetstream import JetStreamLog
+from sparring.place import find
+from sparring.reader import connect
+
+
+def events(
+    nats: Nats = None,
+    data: Data = None,
+    lane: Annotated[str, typer.Option(help="Only facts about this lane.")] = "",
+    type: Annotated[str, typer.Option("--type", help="Only facts of this class, e.g. ModelPromoted.")] = "",
+    since: Annotated[int | None, typer.Option(help="From this sequence on; default: the last 50 facts.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as facts happen.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """What happened, in order."""
+    from sparring.contracts.base import FACTS
+
+    names = {name for _, _, name in FACTS}
+    if type and type not in names:
+        close = ", ".join(sorted(name for name in names if type.lower() in name.lower())) or "see schemas/"
+        raise BadInput(f"--type = {type!r} is no fact; did you mean: {close}")
+    asyncio.run(_events(nats, data, lane, type, since, follow, as_json))
+
+
+async def _events(
+    nats: str | None, data: str | None, lane: str, name: str, since: int | None, follow: bool, as_json: bool
+) -> None:
+    nc = await connect(find(nats, data))
+    try:
+        log = JetStreamLog(nc)
+        end = await log.end()
+        start = max(0, end - 50) if since is None else since - 1
+        if start >= end and not follow:
+            return
+        async for batch in log.follow(start):
+            for raw in batch:
+                one = heard(raw)
+                wanted = one is not None and (not name or one.fact.__class__.__name__ == name)
+                if one is not None and wanted and (not lane or lane_of(one) == lane):
+                    _print(one, as_json)
+            if not follow and batch and batch[-1].sequence >= end:
+                return
+    finally:
+        await nc.close()
+
+
+def _print(one: Recorded, as_json: bool) -> None:
+    name, body = type(one.fact).__name__, one.fact.model_dump(mode="json")
+    if as_json:
+        typer.echo(json.dumps({"sequence": one.sequence, "at": plain(one.at), "type": name, "correlation": one.correlation,
+                               "cause": one.cause, "fact": body}))  # fmt: skip
+        return
+    told = " ".join(f"{key}={_short(value)}" for key, value in body.items() if value not in (None, "", [], {}))
+    typer.echo(f"{one.sequence:>7} {one.at:%H:%M:%S} {one.fact.owner:<14} {name:<22} {told}")
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    if len(text) == 64 and text.isalnum():
+        return text[:10]
+    return text if len(text) <= 60 else text[:57] + "..."

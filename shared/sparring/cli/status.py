@@ -1,0 +1,137 @@
+"""`spar status`, `lanes`, `nodes`, `models`, `data`: where the loop stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparring.cli import overview
+from sparring.cli.common import AsJson, At, Data, Nats, footer, print_json, table, with_reader
+from sparring.reader import Reader
+
+LANE_COLUMNS = (
+    "lane",
+    "iteration",
+    "stage",
+    "since",
+    "awaits",
+    "games",
+    "positions",
+    "promotions",
+    "model",
+    "elo_text:Elo",
+)
+NODE_COLUMNS = ("node", "state", "since", "seats", "running", "kinds", "cpu", "gpu", "spooled", "beat_s:beat s")
+MODELS = """
+select m.lane, m.number, m.model, m.state, m.iteration, m.parent, m.registered_at, m.evidence,
+    g.pairs, g.statistics, g.verdict
+from lifecycle_models m
+left join lifecycle_gates g on g.lane = m.lane and g.candidate = m.model and g.purpose = 'gate'
+order by m.lane, m.number
+"""
+ANCHORS = """
+select lane, candidate, statistics, pairs from lifecycle_gates
+where baseline = '' and statistics is not null qualify row_number() over (
+    partition by lane, candidate order by purpose = 'anchor' desc, decided_at desc) = 1
+"""
+BALANCE = "select * from sync_balance order by lane"
+
+
+def status(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """Lanes, nodes, alarms and dead letters at one moment."""
+
+    async def ask(reader: Reader) -> tuple[Any, Any, Any]:
+        readings = {} if at else await reader.readings()
+        return overview.lanes(reader), overview.nodes(reader, readings), overview.counts(reader)
+
+    (lanes_, nodes_, counts), as_of = with_reader(nats, data, at, ask)
+    if as_json:
+        print_json(as_of, lanes=lanes_, nodes=nodes_, **counts)
+        return
+    table(lanes_, LANE_COLUMNS, "Lanes", "none registered: spar lanes add FILE")
+    table(nodes_, NODE_COLUMNS, "Nodes", "none joined: spar agent --nats URL")
+    cluster = counts["cluster"] or "running"
+    print(f"cluster {cluster}, {counts['alarms']} alarms, {counts['letters']} dead letters")
+    footer(as_of)
+
+
+def lanes(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """Each lane: iteration, stage, what it waits for, games, model, Elo above generation 0."""
+
+    async def ask(reader: Reader) -> Any:
+        return overview.lanes(reader)
+
+    rows, as_of = with_reader(nats, data, at, ask)
+    if as_json:
+        print_json(as_of, lanes=rows)
+        return
+    table(rows, (*LANE_COLUMNS, "share", "weight"), empty="none registered: spar lanes add FILE")
+    footer(as_of)
+
+
+def nodes(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """Each node: state, seats, what runs, load of the last beat (a reading: not kept, absent with --at)."""
+
+    async def ask(reader: Reader) -> Any:
+        return overview.nodes(reader, {} if at else await reader.readings())
+
+    rows, as_of = with_reader(nats, data, at, ask)
+    if as_json:
+        print_json(as_of, nodes=rows)
+        return
+    table(rows, NODE_COLUMNS, empty="none joined: spar agent --nats URL")
+    footer(as_of)
+
+
+def models(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """Each model: its gate's verdict, its rating in the lane's pool, and what was measured against generation 0."""
+
+    async def ask(reader: Reader) -> Any:
+        rated = overview.ratings(reader)
+        anchors = {(row["lane"], row["candidate"]): row for row in reader.rows(ANCHORS)}
+        rows = reader.rows(MODELS)
+        for row in rows:
+            rating = rated.get((row["lane"], row["model"]))
+            row["elo"], row["elo_sigma"] = (rating.elo, rating.sigma) if rating else (None, None)
+            row["elo_text"] = rating.text if rating else None
+            gate = row["statistics"] or {}
+            row["gate"] = f"{row['verdict']} {gate.get('elo', 0):+.0f}" if row["verdict"] else None
+            anchor = anchors.get((row["lane"], row["model"]))
+            row["above_generation0"] = anchor["statistics"] if anchor else None
+            row["anchor"] = _anchor(anchor)
+        return rows
+
+    rows, as_of = with_reader(nats, data, at, ask)
+    if as_json:
+        print_json(as_of, models=rows)
+        return
+    for row in rows:
+        row["short"] = row["model"][:12]
+    columns = ("lane", "number:no", "short:model", "state", "gate", "elo_text:Elo (95 %)", "anchor:against generation 0",
+               "registered_at:registered")  # fmt: skip
+    table(rows, columns, empty="no model yet")
+    footer(as_of)
+
+
+def _anchor(row: dict[str, Any] | None) -> str | None:
+    if row is None:
+        return None
+    measured = row["statistics"]
+    return f"{measured['elo']:+.0f} [{measured['elo_low']:+.0f}, {measured['elo_high']:+.0f}] LOS {measured['los']:.3f}"
+
+
+def data(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """Is the data safe: per lane, produced = admitted + held + moving + quarantined + lost, in games."""
+
+    async def ask(reader: Reader) -> Any:
+        return reader.rows(BALANCE)
+
+    rows, as_of = with_reader(nats, data, at, ask)
+    for row in rows:
+        parts = sum(row[part] or 0 for part in ("admitted", "held", "moving", "quarantined", "lost"))
+        row["balanced"] = parts == row["produced"]
+    if as_json:
+        print_json(as_of, lanes=rows, balanced=all(row["balanced"] for row in rows))
+        return
+    columns = ("lane", "produced", "admitted", "held", "moving", "quarantined", "lost", "balanced")
+    table(rows, columns, empty="no games yet")
+    footer(as_of)

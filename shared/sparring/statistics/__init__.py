@@ -1,0 +1,1 @@
+"""Statistics of matches: the sequential test, Elo with its interval, ratings of a pool, training windows."""

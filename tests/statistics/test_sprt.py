@@ -1,0 +1,144 @@
+"""The sequential test against published vectors, and what must hold for any counts."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparring.statistics.elo import measure
+from sparring.statistics.pool import rate_pool
+from sparring.statistics.ratings import Result, rate
+from sparring.statistics.sprt import ELO_PER_T, bounds, can_still_pass, llr, llr_of_means, state_of
+from sparring.statistics.windows import training_window
+
+VECTORS = [
+    ("normalized", 0, 2, (36027, 68692, 36433), 0.923293),
+    ("logistic", 0.5, 2.5, (21184, 40708, 21404), -1.571889),
+    ("normalized", 0, 2, (365, 16618, 36229, 16974, 390), 2.250368),
+    ("normalized", -1.75, 0.25, (127, 4883, 10712, 5150, 104), 3.010154),
+    ("logistic", 0.5, 2.5, (223, 9863, 21279, 10037, 246), -3.074126),
+    ("normalized", 0, 5, (0, 3, 20, 5, 0), 0.070373),
+]
+
+
+@pytest.mark.parametrize(("model", "elo0", "elo1", "counts", "expected"), VECTORS)
+def test_the_ratio_equals_the_published_vectors(model, elo0, elo1, counts, expected) -> None:  # type: ignore[no-untyped-def]
+    assert llr(counts, elo0, elo1, model) == pytest.approx(expected, abs=5e-7)
+
+
+def test_win_only_games_of_four_players_equal_the_closed_form() -> None:
+    closed = 65 * math.log(0.65 / 0.75) + 35 * math.log(0.35 / 0.25)
+    assert llr_of_means((65, 35), 0.25, 0.35) == pytest.approx(closed, abs=1e-9)
+    assert closed == pytest.approx(2.474973, abs=5e-7)
+
+
+def test_bounds_are_walds() -> None:
+    assert bounds().upper == pytest.approx(2.9444389791664403, abs=1e-15)
+    assert bounds(0.05, 0.10).lower == pytest.approx(-2.251291798606495, abs=1e-15)
+    assert bounds(0.05, 0.10).upper == pytest.approx(2.8903717578961645, abs=1e-15)
+
+
+@given(st.lists(st.integers(1, 500), min_size=5, max_size=5))
+def test_mirrored_counts_mirror_the_ratio(counts: list[int]) -> None:
+    assert llr(counts, -10, 10) == pytest.approx(-llr(counts[::-1], -10, 10), abs=1e-6)
+
+
+@given(st.lists(st.integers(5, 500), min_size=5, max_size=5), st.integers(0, 3))
+def test_a_better_outcome_never_lowers_the_ratio(counts: list[int], where: int) -> None:
+    better = list(counts)
+    better[where] -= 1
+    better[where + 1] += 1
+    assert llr(better, 0, 35, "logistic") >= llr(counts, 0, 35, "logistic") - 1e-9
+
+
+@given(st.lists(st.integers(20, 2000), min_size=3, max_size=3))
+def test_the_closed_form_is_near(counts: list[int]) -> None:
+    games = sum(counts)
+    mean = (counts[1] / 2 + counts[2]) / games
+    sigma = math.sqrt((counts[0] * mean**2 + counts[1] * (0.5 - mean) ** 2 + counts[2] * (1 - mean) ** 2) / games)
+    nt, nt0, nt1 = (mean - 0.5) / sigma, 0.0, 5 / ELO_PER_T
+    if abs(nt) > 0.1:
+        return
+    closed = games / 2 * math.log((1 + (nt - nt0) ** 2) / (1 + (nt - nt1) ** 2))
+    assert llr(counts, 0, 5) == pytest.approx(closed, abs=0.05)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10_000))
+def test_equal_strength_is_promoted_no_more_often_than_alpha_allows(seed: int) -> None:
+    # one run of the test per seed; the share over all runs is checked below
+    assert play(random.Random(seed), (0.05, 0.2, 0.5, 0.2, 0.05)) in ("accepted", "rejected", "running")
+
+
+def play(rng: random.Random, outcome: tuple[float, ...], most: int = 3000) -> str:
+    counts, limits = [0] * 5, bounds()
+    for _ in range(most // 20):
+        for kind in rng.choices(range(5), outcome, k=20):
+            counts[kind] += 1
+        state = state_of(llr(counts, 0, 35), limits)
+        if state != "running":
+            return state
+    return "running"
+
+
+def test_error_rates_are_kept() -> None:
+    rng = random.Random(7)
+    equal = [play(rng, (0.05, 0.2, 0.5, 0.2, 0.05)) for _ in range(60)]
+    stronger = [play(rng, (0.03, 0.15, 0.5, 0.25, 0.07)) for _ in range(60)]
+    assert equal.count("accepted") <= 8
+    assert stronger.count("accepted") >= 52
+
+
+def test_a_verdict_that_cannot_change_is_known_early() -> None:
+    assert can_still_pass((0, 0, 10, 0, 0), 1000, 0, 35, "normalized", bounds())
+    assert not can_still_pass((100, 0, 0, 0, 0), 3, 0, 35, "normalized", bounds())
+
+
+def test_elo_has_an_interval_that_holds_it() -> None:
+    found = measure((10, 40, 100, 60, 30))
+    assert found.elo_low < found.elo < found.elo_high
+    assert found.elo > 0
+    assert found.los > 0.95
+    assert found.games == 480
+
+
+def test_without_games_nothing_is_measured() -> None:
+    with pytest.raises(ValueError, match="without games"):
+        measure((0, 0, 0, 0, 0))
+
+
+MATCHES = [Result("A", "B", 20, 30), Result("B", "C", 18, 30), Result("A", "C", 24, 30)]
+
+
+def test_ratings_equal_the_published_vector() -> None:
+    found = rate(MATCHES, ["C"], prior=False)
+    assert found["B"][0] == pytest.approx(84.619477, abs=5e-7)
+    assert found["A"][0] == pytest.approx(220.451292, abs=5e-7)
+    assert found["C"] == (0.0, 0.0)
+
+
+@given(st.permutations(MATCHES))
+def test_ratings_do_not_depend_on_the_order_of_matches(matches: list[Result]) -> None:
+    assert rate(matches, ["C"]) == rate(MATCHES, ["C"])
+
+
+def test_a_perfect_score_gives_a_finite_rating() -> None:
+    elo, sigma = rate_pool([("m1", "", (0, 0, 0, 0, 50))])["m1"]
+    assert 400 < elo < 2000
+    assert sigma > 0
+
+
+def test_a_chain_of_gates_adds_up() -> None:
+    found = rate_pool([("m1", "", (0, 5, 20, 20, 5)), ("m2", "m1", (0, 5, 20, 20, 5))])
+    assert found["m2"][0] > found["m1"][0] > 0
+
+
+def test_the_window_grows_slower_than_the_data() -> None:
+    assert training_window(100_000) == 100_000
+    assert training_window(250_000) == 250_000
+    assert 250_000 < training_window(1_000_000) < 1_000_000
+    assert training_window(4_000_000) < 3 * training_window(1_000_000)
