@@ -12,4 +12,5 @@ def training_window(rows: int, scale: float = 1.0) -> int:
     m = SMALLEST * scale
     if rows <= m:
         return rows
-    return min(rows, round(m + EXPANSION * (rows**EXPONENT - m**EXPONENT) / (EXPONENT * m ** (EXPONENT - 1))))
+    grown = EXPANSION * (float(rows) ** EXPONENT - m**EXPONENT) / (EXPONENT * m ** (EXPONENT - 1))
+    return min(rows, round(m + float(grown)))

@@ -1,0 +1,267 @@
+"""Files by their content: a store with two homes, and a node's cache of it. Events carry the reference, never the blob."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.errors import Error as JetStreamError
+from nats.js.errors import NotFoundError, ObjectNotFoundError
+from nats.js.object_store import ObjectStore
+
+from sparring.contracts.parts import Artifact
+from sparring.errors import BadInput, Permanent, Transient
+from sparring.streams import ARTIFACTS
+
+CHUNK = 1024 * 1024
+CACHE_BYTES = 20 * 1024**3
+LEAST_FREE_SHARE = 0.10
+
+
+class ArtifactMissing(Permanent):
+    """No store holds the content: delivery gives the message up, custody asks the node again."""
+
+
+class HashMismatch(Permanent):
+    """The bytes are not what their name says: quarantined, never deleted."""
+
+
+class StoreUnavailable(Transient):
+    """The store did not answer: tried again."""
+
+
+class ArtifactStore(Protocol):
+    """Puts and gets by SHA-256."""
+
+    async def put(self, path: Path, sha256: str) -> str:
+        """Stores the file's content and returns its URL; content that is there already is left alone."""
+        ...
+
+    async def get(self, url: str, to: Path) -> None:
+        """Writes the content to `to`, whole or not at all. Raises ArtifactMissing or HashMismatch."""
+        ...
+
+    async def digest(self, url: str) -> tuple[str, int]:
+        """SHA-256 and bytes, recomputed from what lies in the store."""
+        ...
+
+    async def delete(self, url: str) -> None:
+        """Deletes the content; what is not there is deleted already."""
+        ...
+
+
+def sha256_of(path: Path) -> tuple[str, int]:
+    """The file's SHA-256 in lower-case hex, and its bytes."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+class _Digest:
+    """A file object that keeps nothing but the hash."""
+
+    def __init__(self) -> None:
+        self._hash, self.bytes = hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._hash.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+@contextmanager
+def _drafted(to: Path) -> Iterator[BinaryIO]:
+    """A file that appears whole: written aside, synced, renamed."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = to.with_name(f".{to.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, to)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _named(url: str) -> str:
+    return url.rstrip("/").rpartition("/")[2]
+
+
+class JetStreamStore:
+    """The object store `ARTIFACTS` of the NATS server: `nats://ARTIFACTS/<sha256>`."""
+
+    def __init__(self, js: JetStreamContext, bucket: str = ARTIFACTS) -> None:
+        self._js, self._bucket = js, bucket
+        self._store: ObjectStore | None = None
+
+    async def _objects(self) -> ObjectStore:
+        if self._store is None:
+            self._store = await self._js.object_store(self._bucket)
+        return self._store
+
+    async def put(self, path: Path, sha256: str) -> str:
+        url = f"nats://{self._bucket}/{sha256}"
+        try:
+            objects = await self._objects()
+            try:
+                known = await objects.get_info(sha256)
+                if known.size == path.stat().st_size:
+                    return url
+            except (NotFoundError, ObjectNotFoundError):
+                known = None
+            with path.open("rb") as file:
+                await objects.put(sha256, file)
+        except (nats.errors.Error, JetStreamError, TimeoutError) as error:
+            raise StoreUnavailable(f"{url}: {error!r}") from error
+        return url
+
+    async def get(self, url: str, to: Path) -> None:
+        sha256 = _named(url)
+        try:
+            with _drafted(to) as file:
+                # into memory it would copy quadratically
+                await (await self._objects()).get(sha256, writeinto=file)  # type: ignore[arg-type]
+                file.flush()
+                found, _ = await asyncio.to_thread(sha256_of, Path(file.name))
+                if found != sha256:
+                    raise HashMismatch(f"{url} holds {found}")
+        except (NotFoundError, ObjectNotFoundError) as error:
+            raise ArtifactMissing(f"{url} is not in the store") from error
+        except (nats.errors.Error, JetStreamError, TimeoutError) as error:
+            raise StoreUnavailable(f"{url}: {error!r}") from error
+
+    async def digest(self, url: str) -> tuple[str, int]:
+        sink = _Digest()
+        try:
+            await (await self._objects()).get(_named(url), writeinto=sink)  # type: ignore[arg-type]
+        except (NotFoundError, ObjectNotFoundError) as error:
+            raise ArtifactMissing(f"{url} is not in the store") from error
+        except (nats.errors.Error, JetStreamError, TimeoutError) as error:
+            raise StoreUnavailable(f"{url}: {error!r}") from error
+        return sink.sha256, sink.bytes
+
+    async def delete(self, url: str) -> None:
+        try:
+            await (await self._objects()).delete(_named(url))
+        except (NotFoundError, ObjectNotFoundError):
+            return
+        except (nats.errors.Error, JetStreamError, TimeoutError) as error:
+            raise StoreUnavailable(f"{url}: {error!r}") from error
+
+
+class FolderStore:
+    """A folder that all nodes can reach: `file:///folder/<sha256>`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _path(self, url: str) -> Path:
+        return self._folder / _named(url)
+
+    async def put(self, path: Path, sha256: str) -> str:
+        target = self._folder / sha256
+        if not target.exists():
+            await asyncio.to_thread(_copy, path, target)
+        return f"file://{target}"
+
+    async def get(self, url: str, to: Path) -> None:
+        source = self._path(url)
+        if not source.exists():
+            raise ArtifactMissing(f"{url} is not in the store")
+        found, _ = await asyncio.to_thread(sha256_of, source)
+        if found != source.name:
+            raise HashMismatch(f"{url} holds {found}")
+        await asyncio.to_thread(_copy, source, to)
+
+    async def digest(self, url: str) -> tuple[str, int]:
+        source = self._path(url)
+        if not source.exists():
+            raise ArtifactMissing(f"{url} is not in the store")
+        return await asyncio.to_thread(sha256_of, source)
+
+    async def delete(self, url: str) -> None:
+        self._path(url).unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as read, _drafted(target) as write:
+        shutil.copyfileobj(read, write, CHUNK)
+
+
+async def open_store(spec: str, js: JetStreamContext) -> ArtifactStore:
+    """`nats://ARTIFACTS` or `file:///folder`. Raises BadInput for a home that this build does not know."""
+    if spec.startswith("nats://"):
+        return JetStreamStore(js, _named(spec) or ARTIFACTS)
+    if spec.startswith("file://"):
+        folder = Path(spec.removeprefix("file://"))
+        if not folder.is_absolute():
+            raise BadInput(f"artifacts = {spec!r}: file URLs are absolute, like file:///srv/artifacts")
+        return FolderStore(folder)
+    raise BadInput(f"artifacts = {spec!r} is no home for artifacts; use nats://ARTIFACTS or file:///folder")
+
+
+class ArtifactCache:
+    """A node's copies by hash; the least recently used go first, one in use never."""
+
+    def __init__(self, folder: Path, max_bytes: int = CACHE_BYTES) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+        self._in_use: dict[str, int] = {}
+        self._fetching: dict[str, asyncio.Lock] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    async def fetch(self, artifact: Artifact, store: ArtifactStore) -> Path:
+        """The artifact's path here, fetched when it is not; stays until `release`."""
+        path = self._folder / artifact.sha256
+        self._in_use[artifact.sha256] = self._in_use.get(artifact.sha256, 0) + 1
+        try:
+            async with self._fetching.setdefault(artifact.sha256, asyncio.Lock()):
+                if not path.exists():
+                    self._make_room(artifact.bytes)
+                    await store.get(artifact.url or f"nats://{ARTIFACTS}/{artifact.sha256}", path)
+            os.utime(path)
+        except BaseException:
+            self.release(artifact.sha256)
+            raise
+        return path
+
+    def keep(self, path: Path, sha256: str) -> None:
+        """Takes in a file that was made here."""
+        target = self._folder / sha256
+        if not target.exists():
+            self._make_room(path.stat().st_size)
+            _copy(path, target)
+
+    def release(self, sha256: str) -> None:
+        left = self._in_use.get(sha256, 0) - 1
+        if left > 0:
+            self._in_use[sha256] = left
+        else:
+            self._in_use.pop(sha256, None)
+
+    def _make_room(self, wanted: int) -> None:
+        files = sorted((one for one in self._folder.iterdir() if len(one.name) == 64), key=lambda one: one.stat().st_atime)
+        size = sum(one.stat().st_size for one in files)
+        for one in files:
+            disk = shutil.disk_usage(self._folder)
+            if size + wanted <= self._max_bytes and disk.free - wanted >= LEAST_FREE_SHARE * disk.total:
+                return
+            if one.name not in self._in_use:
+                size -= one.stat().st_size
+                one.unlink(missing_ok=True)
