@@ -40,6 +40,7 @@ class Scenario:
 
     def __init__(self, decider: Decider[Any], facts: Sequence[Fact | tuple[float, Fact]]) -> None:
         self.decider, self.facts, self.outcome = decider, list(facts), list[Fact]()
+        self._seconds = 0.0
 
     def when(
         self,
@@ -50,6 +51,7 @@ class Scenario:
     ) -> Scenario:
         """Decides on the order at `now`; further keywords go into the `Context`."""
         state = fold(self.decider, *self.facts)
+        self._seconds = (now - START).total_seconds()
         self.outcome = list(decide(order, state, replace(Context(now=now), **context)))
         return self
 
@@ -73,7 +75,7 @@ class Scenario:
         return self.when(decide, order, now, **context).then_nothing()
 
     def _told(self) -> Scenario:
-        self.facts += self.outcome
+        self.facts += [(self._seconds, fact) for fact in self.outcome]
         return self
 
 

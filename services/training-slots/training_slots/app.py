@@ -1,0 +1,24 @@
+"""The service `training-slots` as data."""
+
+from sparring.contracts.training_slots import ClaimSlot, HoldLaneBack, ReleaseSlot, RenewSlot
+from sparring.decider import Command
+from sparring.service import Service
+from training_slots.core.decide import claim, hold_back, release, renew
+from training_slots.core.evolve import POOL
+from training_slots.core.plan import PoolPicture, plan
+from training_slots.read_models.slots import SLOTS
+from training_slots.settings import Settings
+
+SERVICE = Service(
+    name="training-slots",
+    settings=Settings,
+    commands=[
+        Command(ClaimSlot, POOL, claim, mints=True),
+        Command(RenewSlot, POOL, renew),
+        Command(ReleaseSlot, POOL, release),
+        Command(HoldLaneBack, POOL, hold_back, mints=True),
+    ],
+    picture=PoolPicture,
+    plan=plan,
+    read_models=[SLOTS],
+)
