@@ -256,7 +256,9 @@ class ArtifactCache:
             self._in_use.pop(sha256, None)
 
     def _make_room(self, wanted: int) -> None:
-        files = sorted((one for one in self._folder.iterdir() if len(one.name) == 64), key=lambda one: one.stat().st_atime)
+        files = sorted(
+            (one for one in self._folder.iterdir() if len(one.name) == 64), key=lambda one: one.stat().st_atime
+        )
         size = sum(one.stat().st_size for one in files)
         for one in files:
             disk = shutil.disk_usage(self._folder)

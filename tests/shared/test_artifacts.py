@@ -55,7 +55,9 @@ async def test_content_under_a_wrong_name_is_refused(store: ArtifactStore, tmp_p
     assert not (tmp_path / "back").exists()
 
 
-async def test_the_cache_drops_the_least_recently_used_and_never_one_in_use(store: ArtifactStore, tmp_path: Path) -> None:
+async def test_the_cache_drops_the_least_recently_used_and_never_one_in_use(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
     cache = ArtifactCache(tmp_path / "cache", max_bytes=250)
     artifacts = []
     for number in range(3):

@@ -31,7 +31,9 @@ HEX, TTT = "hex5_2p", "ttt_2p"
 ONE = Settings(slots=1)
 
 
-def claimed(lane: str = HEX, holder: str = "a", until: datetime | None = None, held: int = 1, limit: int = 1) -> SlotClaimed:
+def claimed(
+    lane: str = HEX, holder: str = "a", until: datetime | None = None, held: int = 1, limit: int = 1
+) -> SlotClaimed:
     return SlotClaimed(lane=lane, holder=holder, until=until or at(90), waited_s=0, held=held, limit=limit)
 
 
@@ -113,7 +115,8 @@ def test_a_lease_must_outlast_two_renewals_when_settings_load() -> None:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["claim", "release", "renew", "expire"]), st.integers(0, 4), st.integers(0, 60)), max_size=60
+    st.tuples(st.sampled_from(["claim", "release", "renew", "expire"]), st.integers(0, 4), st.integers(0, 60)),
+    max_size=60,
 )
 
 
@@ -128,7 +131,9 @@ def test_limits_and_tokens_hold_whatever_happens(steps: list[tuple[str, int, int
         facts: list[Fact] = {
             "claim": lambda: claim(ClaimSlot(lane=lane, holder=f"{lane}-{sequence}"), pool, ctx),
             "release": lambda: release(
-                ReleaseSlot(lane=lane, holder=held.holder if held else "", token=held.token if held else 0), pool, ctx
+                ReleaseSlot(lane=lane, holder=held.holder if held else "nobody", token=held.token if held else 0),
+                pool,
+                ctx,
             ),
             "renew": lambda: renew(RenewSlot(lane=lane, token=held.token if held else 99), pool, ctx),
             "expire": lambda: expire(pool, at(now), slots),

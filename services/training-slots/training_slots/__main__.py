@@ -1,7 +1,7 @@
 """Runs the service `training-slots`."""
 
-from training_slots.app import SERVICE
 from sparring.shell import run
+from training_slots.app import SERVICE
 
 
 def main() -> None:

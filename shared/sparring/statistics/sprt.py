@@ -126,7 +126,9 @@ def state_of(ratio: float, limits: Bounds) -> State:
     return "rejected" if ratio <= limits.lower else "running"
 
 
-def can_still_pass(counts: Sequence[int], remaining: int, elo0: float, elo1: float, model: Model, limits: Bounds) -> bool:
+def can_still_pass(
+    counts: Sequence[int], remaining: int, elo0: float, elo1: float, model: Model, limits: Bounds
+) -> bool:
     """Whether H1 could still be accepted if all remaining pairs were won."""
     best = [*counts[:-1], counts[-1] + remaining]
     return llr(best, elo0, elo1, model) >= limits.upper

@@ -78,7 +78,11 @@ def release(order: ReleaseSlot, pool: Pool, ctx: Context) -> list[Fact]:
 def hold_back(order: HoldLaneBack, pool: Pool, ctx: Context) -> list[Fact]:
     until = ctx.now + timedelta(seconds=order.for_s)
     known = pool.held_back.get(order.lane)
-    return [] if known is not None and known >= until else [LaneHeldBack(lane=order.lane, reason=order.reason, until=until)]
+    return (
+        []
+        if known is not None and known >= until
+        else [LaneHeldBack(lane=order.lane, reason=order.reason, until=until)]
+    )
 
 
 def expire(pool: Pool, now: datetime, slots: int) -> list[Fact]:

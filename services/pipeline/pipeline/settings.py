@@ -1,0 +1,22 @@
+"""The numbers of `pipeline`: deadlines in seconds, and how often a stage is tried."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sparring.service import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """A stage that passes its deadline is tried again, then its iteration is closed as failed."""
+
+    collect_s: float = Field(default=7_200.0, gt=0)
+    seal_s: float = Field(default=1_800.0, gt=0)
+    export_s: float = Field(default=3_600.0, gt=0)
+    train_s: float = Field(default=86_400.0, gt=0)
+    evaluate_s: float = Field(default=7_200.0, gt=0)
+    promote_s: float = Field(default=600.0, gt=0)
+    attempts: int = Field(default=3, ge=1)
+    breaker_failures: int = Field(default=3, ge=1)
+    breaker_s: float = Field(default=300.0, gt=0)
+    slot_lease_s: float = Field(default=90.0, gt=0)
