@@ -377,7 +377,7 @@ def _again_or_close(look: Look, reason: str) -> Append:
     return _append(
         look,
         StageRetried(
-            iteration=now.iteration, lane=now.lane, stage=now.stage, attempt=now.attempt + 1, reason=reason,  # type: ignore[arg-type]
+            iteration=now.iteration, lane=now.lane, stage=now.stage, attempt=now.attempt + 1, reason=reason,
             deadline_at=look.until(DEADLINES[now.stage](look.ctx.settings)),
         ),
     )  # fmt: skip
@@ -390,7 +390,7 @@ def _overdue(look: Look) -> Iterable[Action]:
     if now.step == "games" or manual:
         reason = "a person paused the lane or steps by hand" if manual else "games still come in"
         deadline = look.until(DEADLINES[now.stage](look.ctx.settings))
-        yield _append(look, StageExtended(iteration=now.iteration, lane=now.lane, stage=now.stage, reason=reason,  # type: ignore[arg-type]
+        yield _append(look, StageExtended(iteration=now.iteration, lane=now.lane, stage=now.stage, reason=reason,
                                           deadline_at=deadline))  # fmt: skip
         return
     if now.step == "gate":

@@ -1,0 +1,261 @@
+"""Registration, matches, verdicts, promotion, rollback: every decision of a lane's models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lifecycle.core.curriculum import weight
+from lifecycle.core.state import Gate, Lane, Task
+from lifecycle.core.verdict import POLICY, Verdict, statistics, verdict
+from sparring.contracts.base import Fact
+from sparring.contracts.lifecycle import (
+    AbandonMatch,
+    CloseGate,
+    CurriculumRebalanced,
+    GateDecided,
+    GateOpened,
+    MatchRecorded,
+    MatchRefused,
+    MeasurementFinished,
+    MeasurementOpened,
+    ModelPromoted,
+    ModelRefused,
+    ModelRegistered,
+    ModelRejected,
+    ModelRolledBack,
+    Purpose,
+    RecordMatch,
+    RegisterModel,
+    RollBack,
+    RollbackRefused,
+)
+from sparring.decider import Context
+
+MOST_ABANDONED = 3
+REGRESSIONS = 3
+MONITOR_SHARE = 0.1
+
+
+def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
+    """A model with its lineage becomes a candidate; a stale fencing token is refused on the lane's own memory."""
+    known = lane.models.get(order.model)
+    if known is not None and known.task == order.lineage.task:
+        return []
+    reason = _refusal(order, lane)
+    if reason:
+        return [
+            ModelRefused(
+                lane=order.lane,
+                model=order.model,
+                iteration=order.lineage.iteration,
+                reason=reason,
+                token=order.lineage.slot_token,
+                highest_token=lane.highest_token,
+            )
+        ]
+    number = len(lane.models) + 1
+    superseded = [
+        f for gate in lane.open_gates if gate.purpose == "gate" for f in _decided(gate, lane, ctx, order.lane)
+    ]
+    return [
+        *superseded,
+        ModelRegistered(
+            lane=order.lane,
+            model=order.model,
+            number=number,
+            artifact=order.artifact,
+            lineage=order.lineage,
+            evidence=order.evidence,
+        ),
+        GateOpened(
+            lane=order.lane,
+            gate=f"{order.lane}-g{number}",
+            candidate=order.model,
+            baseline=lane.production,
+            iteration=order.lineage.iteration,
+            rules=order.rules,
+        ),
+    ]
+
+
+def _refusal(order: RegisterModel, lane: Lane) -> str:
+    if order.lineage.slot_token < lane.highest_token:
+        return f"fencing token {order.lineage.slot_token} is older than {lane.highest_token}: a later holder registered"
+    if order.model in lane.models:
+        return "equal weights were registered from another task"
+    if order.artifact.sha256 != order.model:
+        return f"the artifact's SHA-256 {order.artifact.sha256[:12]} is not the model's"
+    if not order.evidence:
+        return "a completion without evidence"
+    return ""
+
+
+def record(order: RecordMatch, lane: Lane, ctx: Context) -> list[Fact]:
+    """Takes in a task's cumulative counts, and decides the gate when they suffice: one decision."""
+    gate = lane.gates.get(order.gate)
+    if gate is None:
+        return [MatchRefused(lane=order.lane, gate=order.gate, task=order.task, reason="no such gate")]
+    known = gate.tasks.get(order.task)
+    if known is not None and (known.final or known.counts == tuple(order.counts)) and not order.final:
+        return []
+    if known is not None and known.final:
+        return []
+    games = sum(order.counts) * (2 if len(order.counts) == 5 else 1)
+    if games == 0 or games != order.games:
+        reason = f"counts {list(order.counts)} are {games} games, reported are {order.games}"
+        return [MatchRefused(lane=order.lane, gate=order.gate, task=order.task, reason=reason)]
+    recorded = MatchRecorded(
+        lane=order.lane,
+        gate=order.gate,
+        purpose=gate.purpose,
+        task=order.task,
+        candidate=gate.candidate,
+        baseline=gate.baseline,
+        counts=order.counts,
+        games=order.games,
+        settings=order.settings,
+        final=order.final,
+    )
+    if gate.closed:
+        return [recorded]
+    task = known or Task(sum(order.counts), 0)
+    after = gate.with_task(order.task, replace(task, counts=tuple(order.counts), final=order.final))
+    return [recorded, *_concluded(after, lane, ctx, order.lane)]
+
+
+def abandon(order: AbandonMatch, lane: Lane, ctx: Context) -> list[Fact]:
+    """The task's games will not come; after three such tasks the gate is decided on what was played."""
+    gate = lane.gates.get(order.gate)
+    task = gate.tasks.get(order.task) if gate else None
+    if gate is None or task is None or not task.open:
+        return []
+    refused = MatchRefused(lane=order.lane, gate=order.gate, task=order.task, reason=order.reason)
+    after = gate.with_task(order.task, replace(task, abandoned=True))
+    if gate.closed or after.abandoned < MOST_ABANDONED:
+        return [refused]
+    return [refused, *_decided(after, lane, ctx, order.lane)]
+
+
+def close(order: CloseGate, lane: Lane, ctx: Context) -> list[Fact]:
+    gate = lane.gates.get(order.gate)
+    return [] if gate is None or gate.closed else _decided(gate, lane, ctx, order.lane)
+
+
+def _concluded(gate: Gate, lane: Lane, ctx: Context, name: str) -> list[Fact]:
+    if gate.purpose != "gate":
+        return _decided(gate, lane, ctx, name) if gate.pairs >= gate.most_pairs else []
+    found = verdict(gate.counts, gate.rules)
+    return _gate_facts(gate, found, lane, ctx, name) if found else []
+
+
+def _decided(gate: Gate, lane: Lane, ctx: Context, name: str) -> list[Fact]:
+    """Ends the gate on what has been played."""
+    if gate.purpose != "gate":
+        finished = MeasurementFinished(
+            lane=name,
+            gate=gate.gate,
+            purpose=gate.purpose,
+            candidate=gate.candidate,
+            baseline=gate.baseline,
+            counts=gate.counts,
+            statistics=statistics(gate.counts, gate.rules),
+            reason="played" if gate.pairs >= gate.most_pairs else "ended early",
+        )
+        return [finished]
+    found = verdict(gate.counts, gate.rules, over=True)
+    return _gate_facts(gate, found, lane, ctx, name) if found else []
+
+
+def _gate_facts(gate: Gate, found: Verdict, lane: Lane, ctx: Context, name: str) -> list[Fact]:
+    decided = GateDecided(
+        lane=name,
+        gate=gate.gate,
+        candidate=gate.candidate,
+        baseline=gate.baseline,
+        iteration=gate.iteration,
+        verdict=found.verdict,
+        reason=found.reason,
+        counts=gate.counts,
+        statistics=found.statistics,
+        rules=gate.rules,
+        policy=POLICY,
+        settings_hash=ctx.settings_hash or "unset",
+    )
+    promoted = found.verdict == "passed"
+    after = _promotion(gate, lane, name) if promoted else [_rejection(gate, found, name)]
+    score = None
+    if found.statistics is not None:
+        pairs = sum(gate.counts)
+        score = sum(n * i for i, n in enumerate(gate.counts)) / (pairs * (len(gate.counts) - 1))
+    games = found.statistics.games if found.statistics else 0
+    value, terms = weight(score, games, lane.elo_steps, has_model=bool(lane.production) or promoted, promoted=promoted)
+    return [decided, *after, CurriculumRebalanced(lane=name, weight=value, terms=terms)]
+
+
+def _rejection(gate: Gate, found: Verdict, name: str) -> ModelRejected:
+    return ModelRejected(lane=name, model=gate.candidate, gate=gate.gate, reason=found.reason, iteration=gate.iteration)
+
+
+def _promotion(gate: Gate, lane: Lane, name: str) -> list[Fact]:
+    model = lane.models[gate.candidate]
+    promoted = ModelPromoted(
+        lane=name,
+        model=gate.candidate,
+        number=model.number,
+        previous=lane.production,
+        gate=gate.gate,
+        artifact=model.artifact,
+        iteration=gate.iteration,
+    )
+    return [promoted, *_measurements(gate, lane, name, model.number)]
+
+
+def _measurements(gate: Gate, lane: Lane, name: str, number: int) -> list[Fact]:
+    """Against the anchor, and, for a tenth of the gate's pairs, against the older model measured least."""
+    facts: list[Fact] = []
+
+    def opened(suffix: str, purpose: Purpose, baseline: str, pairs: int) -> None:
+        facts.append(
+            MeasurementOpened(
+                lane=name,
+                gate=f"{name}-{suffix}{number}",
+                purpose=purpose,
+                candidate=gate.candidate,
+                baseline=baseline,
+                pairs=pairs,
+            )
+        )
+
+    if gate.rules.anchor_pairs:
+        opened("a", "anchor", "", gate.rules.anchor_pairs)
+    older = sorted({one for one in lane.history if one and one != gate.candidate})
+    if older:
+        least = min(older, key=lambda one: (lane.monitored.get(one, 0), one))
+        opened("m", "monitor", least, max(10, round(MONITOR_SHARE * gate.pairs)))
+    return facts
+
+
+def roll_back(order: RollBack, lane: Lane, ctx: Context) -> list[Fact]:  # noqa: ARG001
+    """By hand: to the model named, else to the one before."""
+    earlier = [model for model in lane.history[:-1] if model != lane.production]
+    target = order.to or (earlier[-1] if earlier else "")
+    matching = [model for model in lane.models if model.startswith(target)] if target else []
+    if target and len(matching) != 1:
+        return [RollbackRefused(lane=order.lane, by=order.by, reason=f"{target!r} names {len(matching)} models")]
+    to = matching[0] if matching else ""
+    if not lane.production or to == lane.production:
+        return [RollbackRefused(lane=order.lane, by=order.by, reason="that model is in production already")]
+    return [_rolled_back(order.lane, lane, to, order.by, order.reason)]
+
+
+def regress(name: str, lane: Lane) -> list[Fact]:
+    """Three monitoring matches in a row were lost clearly: the previous model plays again."""
+    if lane.regressions < REGRESSIONS or not lane.production:
+        return []
+    earlier = [model for model in lane.history[:-1] if model != lane.production]
+    return [_rolled_back(name, lane, earlier[-1] if earlier else "", "lifecycle", "three regressions in a row")]
+
+
+def _rolled_back(name: str, lane: Lane, to: str, by: str, reason: str) -> ModelRolledBack:
+    artifact = lane.models[to].artifact if to else None
+    return ModelRolledBack(lane=name, model=lane.production, to=to, artifact=artifact, by=by, reason=reason)

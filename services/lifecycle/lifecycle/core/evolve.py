@@ -1,0 +1,112 @@
+"""How each fact changes a lane's models and gates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lifecycle.core.state import Gate, Lane, Model, ModelState, Task
+from sparring.contracts.lanes import GateRules
+from sparring.contracts.lifecycle import (
+    CurriculumRebalanced,
+    EvaluationRequested,
+    GateDecided,
+    GateOpened,
+    MatchRecorded,
+    MatchRefused,
+    MeasurementFinished,
+    MeasurementOpened,
+    ModelPromoted,
+    ModelRefused,
+    ModelRegistered,
+    ModelRejected,
+    ModelRolledBack,
+)
+from sparring.decider import Decider, Recorded
+
+CLOSED_KEPT = 20
+STEPS_KEPT = 10
+ELO_REGRESSION = -50.0
+
+
+def evolve(lane: Lane, recorded: Recorded) -> Lane:
+    match recorded.fact:
+        case ModelRegistered() as fact:
+            model = Model(fact.number, fact.artifact, fact.lineage.iteration, fact.lineage.task)
+            token = max(lane.highest_token, fact.lineage.slot_token)
+            return replace(lane, models=lane.models | {fact.model: model}, highest_token=token)
+        case ModelRefused(token=token):
+            return replace(lane, highest_token=max(lane.highest_token, token))
+        case GateOpened() as fact:
+            gate = Gate(fact.gate, "gate", fact.candidate, fact.baseline, fact.iteration, recorded.at, fact.rules,
+                        fact.rules.max_pairs)  # fmt: skip
+            return _with(lane, gate)
+        case MeasurementOpened() as fact:
+            rules = next((g.rules for g in reversed(lane.gates.values()) if g.candidate == fact.candidate), GateRules())
+            gate = Gate(fact.gate, fact.purpose, fact.candidate, fact.baseline, "", recorded.at, rules, fact.pairs)
+            return replace(_with(lane, gate), measurements=lane.measurements + 1)
+        case EvaluationRequested(gate=name, task=task) as fact if name in lane.gates:
+            return _with(lane, lane.gates[name].with_task(task, Task(fact.pairs, fact.opening_offset)))
+        case MatchRecorded(gate=name, task=task) as fact if name in lane.gates:
+            known = lane.gates[name].tasks.get(task, Task(sum(fact.counts), 0))
+            return _with(lane, lane.gates[name].with_task(task, replace(known, counts=fact.counts, final=fact.final)))
+        case MatchRefused(gate=name, task=task) if name in lane.gates and task in lane.gates[name].tasks:
+            gate = lane.gates[name]
+            return _with(lane, gate.with_task(task, replace(gate.tasks[task], abandoned=True)))
+        case GateDecided(gate=name) as fact if name in lane.gates:
+            steps = lane.elo_steps
+            if fact.statistics is not None:
+                steps = (*steps, fact.statistics.elo if fact.verdict == "passed" else 0.0)[-STEPS_KEPT:]
+            return replace(_closed(lane, name), elo_steps=steps)
+        case MeasurementFinished() as fact if fact.gate in lane.gates:
+            return _measured(_closed(lane, fact.gate), fact)
+        case ModelPromoted(model=model):
+            lane = _state(_state(lane, lane.production, "superseded"), model, "production")
+            return replace(lane, production=model, history=(*lane.history, model), regressions=0)
+        case ModelRejected(model=model):
+            return _state(lane, model, "rejected")
+        case ModelRolledBack(model=model, to=to):
+            lane = _state(_state(lane, model, "rolled_back"), to, "production")
+            return replace(lane, production=to, history=(*lane.history, to), regressions=0)
+        case CurriculumRebalanced(weight=weight):
+            return replace(lane, weight=weight)
+    return lane
+
+
+def _with(lane: Lane, gate: Gate) -> Lane:
+    gates = lane.gates | {gate.gate: gate}
+    closed = [name for name, one in gates.items() if one.closed]
+    for name in closed[:-CLOSED_KEPT]:
+        gates = {key: value for key, value in gates.items() if key != name}
+    return replace(lane, gates=gates)
+
+
+def _closed(lane: Lane, name: str) -> Lane:
+    return _with(lane, replace(lane.gates[name], closed=True))
+
+
+def _state(lane: Lane, model: str, state: ModelState) -> Lane:
+    if model not in lane.models:
+        return lane
+    return replace(lane, models=lane.models | {model: replace(lane.models[model], state=state)})
+
+
+def _measured(lane: Lane, fact: MeasurementFinished) -> Lane:
+    if fact.purpose != "monitor":
+        return lane
+    games = lane.monitored.get(fact.baseline, 0) + sum(fact.counts)
+    lane = replace(lane, monitored=lane.monitored | {fact.baseline: games})
+    if fact.candidate != lane.production or fact.statistics is None:
+        return lane
+    return replace(lane, regressions=lane.regressions + 1 if regressed(fact) else 0)
+
+
+def regressed(fact: MeasurementFinished) -> bool:
+    """Worse by 50 Elo or by 10 % of the points, with confidence: the whole interval lies below even.
+
+    10 % of the points are 70 Elo at an even score, so the first of the two always speaks first.
+    """
+    found = fact.statistics
+    return found is not None and found.elo_high < 0 and found.elo <= ELO_REGRESSION
+
+
+LANE = Decider("lifecycle", "lane", Lane(), evolve)

@@ -1,0 +1,191 @@
+"""Keeps the games of every open gate coming, takes in what was played, ends what takes too long."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from lifecycle.core.decide import abandon, close, record, regress
+from lifecycle.core.evolve import LANE, evolve
+from lifecycle.core.state import Gate, Lane
+from sparring.contracts.base import Fact, Order
+from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.lifecycle import AbandonMatch, CloseGate, EvaluationRequested, RecordMatch
+from sparring.contracts.pipeline import LaneEdited, LaneRegistered
+from sparring.contracts.selfplay_orch import RequestTask, TaskAbandoned, TaskCancelled, TaskFinished, TaskRequested
+from sparring.decider import Action, Append, Context, Recorded, Send
+from sparring.subjects import Ref
+from sparring.task_specs import task_spec
+
+
+@dataclass
+class Everything:
+    lanes: dict[str, Lane] = field(default_factory=dict)
+    specs: dict[str, LaneSpec] = field(default_factory=dict)
+    requested: dict[str, str] = field(default_factory=dict)
+    finished: dict[str, TaskFinished] = field(default_factory=dict)
+    given_up: dict[str, str] = field(default_factory=dict)
+
+
+_ADAPTER = TypeAdapter(Everything)
+
+
+class ModelsPicture:
+    """All lanes' models and gates, and the evaluation tasks of open gates."""
+
+    def __init__(self) -> None:
+        self.all = Everything()
+
+    def dump(self) -> Any:
+        return _ADAPTER.dump_python(self.all, mode="json")
+
+    def load(self, data: Any) -> None:
+        self.all = _ADAPTER.validate_python(data)
+
+    def apply(self, recorded: Recorded) -> None:
+        everything, fact = self.all, recorded.fact
+        if fact.owner == "lifecycle" and fact.entity == "lane":
+            everything.lanes[fact.id] = evolve(everything.lanes.get(fact.id, Lane()), recorded)
+        match fact:
+            case LaneRegistered(lane=lane, spec=spec) | LaneEdited(lane=lane, spec=spec):
+                everything.specs[lane] = spec
+            case TaskRequested(task=task, spec=spec) if spec.gate:
+                everything.requested[task] = spec.gate
+            case TaskFinished(task=task, superseded=False) as finished if task in everything.requested:
+                everything.finished[task] = finished
+            case TaskAbandoned(task=task, reason=reason) if task in everything.requested:
+                everything.given_up[task] = reason
+            case TaskCancelled(task=task, reason=reason) if task in everything.requested:
+                everything.given_up[task] = reason
+        self._forget(fact)
+
+    def _forget(self, fact: Fact) -> None:
+        task = str(getattr(fact, "task", ""))
+        done = fact.owner == "lifecycle" and (getattr(fact, "final", False) or type(fact).__name__ == "MatchRefused")
+        if done and task in self.all.requested:
+            for book in (self.all.requested, self.all.finished, self.all.given_up):
+                book.pop(task, None)
+
+
+def plan(ctx: Context) -> Sequence[Action]:
+    picture: ModelsPicture = ctx.picture
+    actions: list[Action] = []
+    for name, lane in picture.all.lanes.items():
+        spec = picture.all.specs.get(name)
+        for gate in lane.open_gates:
+            actions += _gate(ctx, name, spec, gate, picture)
+        if regress(name, lane):
+            actions.append(_append(name, "", partial(regress, name)))
+    return actions
+
+
+def _append(lane: str, iteration: str, decide: Callable[[Lane], Sequence[Fact]]) -> Append:
+    ref = LANE.ref(lane)
+
+    def on_states(states: Mapping[Ref, Any]) -> Sequence[Fact]:
+        return decide(states[ref])
+
+    return Append([(LANE, lane)], on_states, correlation=iteration)
+
+
+def _obey(ctx: Context, gate: Gate, order: Any, decide: Callable[[Any, Lane, Context], Sequence[Fact]]) -> Append:
+    return _append(order.lane, gate.iteration, lambda state: decide(order, state, ctx))
+
+
+def _gate(ctx: Context, lane: str, spec: LaneSpec | None, gate: Gate, picture: ModelsPicture) -> Iterable[Action]:
+    if ctx.now > gate.opened_at + timedelta(seconds=ctx.settings.gate_s):
+        order = CloseGate(lane=lane, gate=gate.gate, reason="the gate's deadline passed")
+        yield _obey(ctx, gate, order, close)
+        return
+    for name, task in gate.tasks.items():
+        if not task.open:
+            continue
+        finished, lost = picture.all.finished.get(name), picture.all.given_up.get(name)
+        if finished is not None:
+            yield _taken_in(ctx, lane, gate, name, finished)
+        elif lost is not None:
+            yield _obey(ctx, gate, AbandonMatch(lane=lane, gate=gate.gate, task=name, reason=lost), abandon)
+        elif name not in picture.all.requested and spec is not None:
+            yield _request(ctx, spec, gate, name, task.pairs, task.offset, picture)
+    if spec is not None:
+        yield from _more(lane, spec, gate)
+
+
+def _taken_in(ctx: Context, lane: str, gate: Gate, task: str, finished: TaskFinished) -> Append:
+    evidence = finished.evidence
+    counts, games = evidence.get("counts"), evidence.get("games")
+    if not isinstance(counts, list) or not 2 <= len(counts) <= 5 or not isinstance(games, int):
+        reason = "the evaluation finished without counts"
+        return _obey(ctx, gate, AbandonMatch(lane=lane, gate=gate.gate, task=task, reason=reason), abandon)
+    order = RecordMatch(
+        lane=lane,
+        gate=gate.gate,
+        task=task,
+        counts=tuple(counts),
+        games=games,
+        settings=evidence.get("settings", {}),
+    )
+    return _obey(ctx, gate, order, record)
+
+
+def _more(lane: str, spec: LaneSpec, gate: Gate) -> Iterable[Action]:
+    """The next task of the gate, while fewer than `parallel_tasks` play and the cap is not reached."""
+    if sum(task.open for task in gate.tasks.values()) >= gate.rules.parallel_tasks:
+        return
+    pairs = min(spec.gate.pairs_per_task, gate.most_pairs - gate.asked)
+    if pairs <= 0:
+        return
+    fact = EvaluationRequested(
+        lane=lane,
+        gate=gate.gate,
+        task=f"{gate.gate}-e{len(gate.tasks) + 1}",
+        pairs=pairs,
+        opening_offset=gate.next_offset,
+    )
+
+    def decide(state: Lane) -> Sequence[Fact]:
+        now = state.gates.get(gate.gate)
+        return [fact] if now is not None and not now.closed and len(now.tasks) == len(gate.tasks) else []
+
+    yield _append(lane, gate.iteration, decide)
+
+
+def openings_seed(gate: str) -> int:
+    """All tasks of a gate draw from one set of openings."""
+    return int.from_bytes(hashlib.sha256(f"openings {gate}".encode()).digest()[:4], "big") >> 1
+
+
+def _request(
+    ctx: Context, spec: LaneSpec, gate: Gate, task: str, pairs: int, offset: int, picture: ModelsPicture
+) -> Send:
+    models = picture.all.lanes[spec.name].models
+    inputs = {"candidate": (models[gate.candidate].artifact,)}
+    if gate.baseline:
+        inputs["baseline"] = (models[gate.baseline].artifact,)
+    work = {
+        "pairs": pairs,
+        "opening_offset": offset,
+        "openings_seed": openings_seed(gate.gate),
+        "opening_plies": gate.rules.opening_plies,
+        "simulations": gate.rules.simulations,
+        "baseline_kind": "model",
+    }
+    built = task_spec(
+        spec,
+        "evaluate",
+        task,
+        timeout_s=ctx.settings.evaluate_s,
+        work=work,
+        inputs=inputs,
+        iteration=gate.iteration,
+        model=gate.candidate,
+        gate=gate.gate,
+    )
+    order: Order = RequestTask(task=task, spec=built, by="lifecycle")
+    return Send(order, key=f"request-{task}", correlation=gate.iteration)
