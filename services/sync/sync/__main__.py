@@ -1,7 +1,7 @@
 """Runs the service `sync`."""
 
-from sync.app import SERVICE
 from sparring.shell import run
+from sync.app import SERVICE
 
 
 def main() -> None:

@@ -1,0 +1,130 @@
+"""What the planner knows: batches that are not yet safe, each lane's shelf of admitted ones, and the nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from sparring.contracts.health import NodeDraining, NodeJoined, NodeLost
+from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed
+from sparring.decider import Recorded
+from sync.core.batch import Batch, evolve
+from sync.core.quota import Quota
+from sync.core.quota import evolve as evolve_quota
+
+
+@dataclass
+class Shelf:
+    """A lane's admitted batches in the order of admission; `games` counts all ever admitted."""
+
+    games: int = 0
+    positions: int = 0
+    batches: list[BatchRef] = field(default_factory=list)
+    admitted_at: dict[str, datetime] = field(default_factory=dict)
+    used: dict[str, int] = field(default_factory=dict)
+    sealed: int = 0
+
+
+@dataclass
+class Node:
+    lost_at: datetime | None = None
+    ephemeral: bool = False
+    draining: bool = False
+
+
+@dataclass
+class Everything:
+    open: dict[str, Batch] = field(default_factory=dict)
+    releasing: dict[str, Batch] = field(default_factory=dict)
+    shelves: dict[str, Shelf] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    quota: Quota = field(default_factory=Quota)
+    doomed: dict[str, str] = field(default_factory=dict)
+
+
+_ADAPTER = TypeAdapter(Everything)
+RELEASING_KEPT = 200
+DOOMED_KEPT = 500
+
+
+class CustodyPicture:
+    """A fold over sync's own facts and the nodes' lives; what is safe leaves it."""
+
+    def __init__(self) -> None:
+        self.all = Everything()
+
+    def dump(self) -> Any:
+        return _ADAPTER.dump_python(self.all, mode="json")
+
+    def load(self, data: Any) -> None:
+        self.all = _ADAPTER.validate_python(data)
+
+    def shelf(self, lane: str) -> Shelf:
+        return self.all.shelves.setdefault(lane, Shelf())
+
+    def apply(self, recorded: Recorded) -> None:
+        fact = recorded.fact
+        match fact.owner, fact.entity:
+            case "sync", "batch":
+                self._batch(recorded)
+            case "sync", "quota":
+                self.all.quota = evolve_quota(self.all.quota, recorded)
+            case "sync", "dataset":
+                self._dataset(recorded)
+            case "health", "node":
+                self._node(recorded)
+
+    def _batch(self, recorded: Recorded) -> None:
+        fact = recorded.fact
+        batch = evolve(self.all.open.get(fact.id, Batch()), recorded)
+        match fact:
+            case BatchAdmitted():
+                shelf = self.shelf(fact.lane)
+                shelf.games += fact.games
+                shelf.positions += fact.positions
+                shelf.batches.append(BatchRef(batch=fact.batch, sha256=fact.sha256, url=fact.url, games=fact.games,
+                                              positions=fact.positions))  # fmt: skip
+                shelf.admitted_at[fact.batch] = recorded.at
+                self._release(fact.id, batch)
+            case BatchRetired():
+                self._retire(fact)
+        if batch.state in ("recorded", "granted"):
+            self.all.open[fact.id] = batch
+        else:
+            self.all.open.pop(fact.id, None)
+
+    def _release(self, name: str, batch: Batch) -> None:
+        self.all.releasing[name] = batch
+        while len(self.all.releasing) > RELEASING_KEPT:
+            self.all.releasing.pop(next(iter(self.all.releasing)))
+
+    def _retire(self, fact: BatchRetired) -> None:
+        shelf = self.shelf(fact.lane)
+        shelf.batches = [one for one in shelf.batches if one.batch != fact.batch]
+        shelf.admitted_at.pop(fact.batch, None)
+        shelf.used.pop(fact.batch, None)
+        for url in fact.replicas:
+            self.all.doomed[fact.batch] = url
+        while len(self.all.doomed) > DOOMED_KEPT:
+            self.all.doomed.pop(next(iter(self.all.doomed)))
+
+    def _dataset(self, recorded: Recorded) -> None:
+        match recorded.fact:
+            case DatasetSealed(lane=lane, batches=batches):
+                shelf = self.shelf(lane)
+                shelf.sealed += 1
+                for one in batches:
+                    shelf.used[one.batch] = shelf.sealed
+
+    def _node(self, recorded: Recorded) -> None:
+        node = self.all.nodes.setdefault(recorded.fact.id, Node())
+        match recorded.fact:
+            case NodeJoined(ephemeral=ephemeral):
+                self.all.nodes[recorded.fact.id] = Node(ephemeral=ephemeral)
+            case NodeLost(reason=reason) if reason != "rebooted":
+                node.lost_at = recorded.at
+            case NodeDraining():
+                node.draining = True

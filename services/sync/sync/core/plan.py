@@ -1,0 +1,154 @@
+"""Brings what is in danger first to the store, releases what is safe, declares lost only what is proven lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sparring.contracts.base import Fact
+from sparring.contracts.node_agent import ReleaseCustody, UploadBatch
+from sparring.contracts.sync import BatchLost, BatchRetired, TransferAdmitted, TransferFailed, TransferGranted
+from sparring.decider import Action, Append, Context, Send
+from sparring.subjects import Ref
+from sync.core.batch import BATCH, Batch
+from sync.core.picture import CustodyPicture, Node
+from sync.core.quota import MAIN, QUOTA, Quota
+
+MOST_GRANTS_A_CALL = 16
+
+
+def plan(ctx: Context) -> Sequence[Action]:
+    picture: CustodyPicture = ctx.picture
+    return [
+        *_running(ctx, picture),
+        *_grants(ctx, picture),
+        *_releases(picture),
+        *_lost(ctx, picture),
+        *_retired(ctx, picture),
+    ]
+
+
+def urgency(batch: Batch, node: Node, now: datetime, critical_s: float) -> float:
+    """(unsynced games + .01·age) × 3 ephemeral × 1.5 persistent of critical age × .8^failures; hastened ones first."""
+    age_s = (now - batch.recorded_at).total_seconds() if batch.recorded_at else 0.0
+    value = batch.games + 0.01 * age_s
+    if batch.ephemeral or node.ephemeral or node.draining:
+        value *= 3.0
+    elif age_s > critical_s:
+        value *= 1.5
+    value *= 0.8 ** min(batch.failures, 20)
+    return value + 1e9 if batch.hastened_until is not None and batch.hastened_until > now else value
+
+
+def _node(picture: CustodyPicture, name: str) -> Node:
+    return picture.all.nodes.get(name, Node())
+
+
+def _retry_at(batch: Batch) -> timedelta:
+    """A failed transfer is tried again after 1, 2, 4 … 60 s."""
+    return timedelta(seconds=min(60.0, 2.0 ** (batch.failures - 1))) if batch.failures else timedelta()
+
+
+def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
+    waiting = [
+        (urgency(batch, _node(picture, batch.node), ctx.now, ctx.settings.critical_s), name, batch)
+        for name, batch in picture.all.open.items()
+        if batch.state == "recorded" and _node(picture, batch.node).lost_at is None
+        and (batch.until is None or ctx.now >= batch.until - timedelta(seconds=ctx.settings.lease_s) + _retry_at(batch))
+    ]  # fmt: skip
+    running = {name: batch.node for name, batch in picture.all.open.items() if batch.state == "granted"}
+    given = 0
+    for value, name, batch in sorted(waiting, key=lambda one: (-one[0], one[1])):
+        on_node = sum(node == batch.node for node in running.values())
+        if len(running) >= ctx.settings.cluster_transfers or given >= MOST_GRANTS_A_CALL:
+            return
+        if on_node >= ctx.settings.node_transfers:
+            continue
+        running[name] = batch.node
+        given += 1
+        yield _grant(ctx, picture, name, batch, value)
+
+
+def _grant(ctx: Context, picture: CustodyPicture, name: str, batch: Batch, value: float) -> Append:
+    ended = tuple(one for one in picture.all.quota.running
+                  if one not in picture.all.open or picture.all.open[one].state != "granted")  # fmt: skip
+    own, guard = BATCH.ref(name), QUOTA.ref(MAIN)
+
+    def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
+        now: Batch = states[own]
+        quota: Quota = states[guard]
+        running = {key: node for key, node in quota.running.items() if key not in ended}
+        full = len(running) >= ctx.settings.cluster_transfers
+        node_full = sum(node == batch.node for node in running.values()) >= ctx.settings.node_transfers
+        if now.state != "recorded" or full or node_full:
+            return []
+        return [
+            TransferGranted(
+                batch=name, node=batch.node, grant=now.grant + 1, urgency=round(value, 2),
+                until=ctx.now + timedelta(seconds=ctx.settings.lease_s),
+            ),
+            TransferAdmitted(
+                batch=name, node=batch.node, freed=tuple(one for one in ended if one in quota.running),
+                running=len(running) + 1, limit=ctx.settings.cluster_transfers,
+            ),
+        ]  # fmt: skip
+
+    return Append([(BATCH, name), (QUOTA, MAIN)], decide)
+
+
+def _running(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
+    """Orders for what is granted; a grant whose lease ended goes back to the queue."""
+    for name, batch in picture.all.open.items():
+        if batch.state != "granted" or batch.until is None:
+            continue
+        if ctx.now < batch.until:
+            lease_s = (batch.until - ctx.now).total_seconds()
+            order = UploadBatch(node=batch.node, batch=name, sha256=batch.sha256, grant=batch.grant, lease_s=lease_s,
+                                bytes_per_s=ctx.settings.link_bits_per_s // 8)  # fmt: skip
+            yield Send(order, key=f"upload-{name}-{batch.grant}", expires_s=lease_s, again_s=ctx.settings.lease_s)
+            continue
+        expired = TransferFailed(batch=name, grant=batch.grant, reason="the grant's lease ended")
+        yield _alone(name, expired, "granted", batch.grant)
+
+
+def _alone(name: str, fact: Fact, state: str, grant: int | None = None) -> Append:
+    ref = BATCH.ref(name)
+
+    def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
+        now: Batch = states[ref]
+        return [fact] if now.state == state and grant in (None, now.grant) else []
+
+    return Append([(BATCH, name)], decide)
+
+
+def _releases(picture: CustodyPicture) -> Iterable[Action]:
+    for name, batch in picture.all.releasing.items():
+        order = ReleaseCustody(node=batch.node, batch=name, sha256=batch.sha256)
+        yield Send(order, key=f"release-{name}", again_s=86_400.0)
+
+
+def _lost(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
+    """Only with proof: the node is gone for longer than nodes come back, and the store never had it."""
+    for name, batch in picture.all.open.items():
+        node = _node(picture, batch.node)
+        if node.lost_at is None:
+            continue
+        patience = ctx.settings.ephemeral_gone_s if batch.ephemeral or node.ephemeral else ctx.settings.gone_s
+        if ctx.now < node.lost_at + timedelta(seconds=patience):
+            continue
+        proof = f"node {batch.node} is gone since {node.lost_at.isoformat()}, the store never had it"
+        yield _alone(name, BatchLost(batch=name, lane=batch.lane, games=batch.games, proof=proof), batch.state)
+
+
+def _retired(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
+    """Deletes only what none of the newest data sets reaches, by a fact that lists the replicas."""
+    for lane, shelf in picture.all.shelves.items():
+        least = shelf.sealed - ctx.settings.keep_datasets
+        for one in shelf.batches[:MOST_GRANTS_A_CALL]:
+            used, at = shelf.used.get(one.batch), shelf.admitted_at.get(one.batch)
+            if used is None or used > least or at is None or ctx.now < at + timedelta(seconds=ctx.settings.keep_s):
+                continue
+            reason = f"last in data set {used} of {shelf.sealed}; the newest {ctx.settings.keep_datasets} are kept"
+            fact = BatchRetired(batch=one.batch, lane=lane, games=one.games, replicas=(one.url,), reason=reason)
+            yield _alone(one.batch, fact, "admitted")

@@ -1,0 +1,42 @@
+"""What custody needs of the outside: recomputing a hash, and deleting what a fact has retired."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sparring.artifacts import ArtifactMissing, StoreUnavailable
+from sparring.contracts.sync import ReportStored
+
+SWEEP_S = 5.0
+
+
+async def digest_of(order: ReportStored, shell: Any) -> tuple[str, int] | None:
+    """SHA-256 and bytes of what lies in the store; None when nothing does."""
+    try:
+        found: tuple[str, int] = await shell.artifacts.digest(order.url)
+    except ArtifactMissing:
+        return None
+    return found
+
+
+async def delete_retired(shell: Any) -> None:
+    """Deletes the bytes of retired batches; repeated after a crash, deleting twice changes nothing."""
+    done: dict[str, None] = {}
+    while not shell.stopping.is_set():
+        if shell.leads:
+            for batch, url in list(shell.picture.all.doomed.items()):
+                if batch in done:
+                    continue
+                try:
+                    await shell.artifacts.delete(url)
+                    done[batch] = None
+                except StoreUnavailable as error:
+                    shell.log.warning("a retired batch could not be deleted yet", batch=batch, error=str(error))
+                    break
+        while len(done) > 5_000:
+            done.pop(next(iter(done)))
+        try:
+            await asyncio.wait_for(shell.stopping.wait(), SWEEP_S)
+        except TimeoutError:
+            continue
