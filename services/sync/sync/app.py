@@ -9,7 +9,7 @@ from sync.core.picture import CustodyPicture
 from sync.core.plan import plan
 from sync.read_models.custody import CUSTODY
 from sync.settings import Settings
-from sync.workers import delete_retired, digest_of
+from sync.workers import delete_retired, digest_of, reached
 
 SERVICE = Service(
     name="sync",
@@ -19,7 +19,7 @@ SERVICE = Service(
         Command(ReportStored, BATCH, stored, gather=digest_of),
         Command(ReportTransferFailed, BATCH, failed),
         Command(SyncNow, BATCH, hasten),
-        Command(SealDataset, DATASET, seal, mints=True),
+        Command(SealDataset, DATASET, seal, mints=True, gather=reached),
     ],
     picture=CustodyPicture,
     plan=plan,

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from sparring.artifacts import ArtifactMissing, StoreUnavailable
-from sparring.contracts.sync import ReportStored
+from sparring.contracts.sync import ReportStored, SealDataset
 
 SWEEP_S = 5.0
 
@@ -18,6 +18,11 @@ async def digest_of(order: ReportStored, shell: Any) -> tuple[str, int] | None:
     except ArtifactMissing:
         return None
     return found
+
+
+async def reached(order: SealDataset, shell: Any) -> None:
+    """Waits until this replica's picture holds what the sender had seen."""
+    await shell.hearing.reached(order.read_to)
 
 
 async def delete_retired(shell: Any) -> None:

@@ -165,6 +165,7 @@ class SealDataset(Order, owner="sync", entity="dataset", key="iteration"):
     lane: Name
     window_positions: Count
     since_games: Count = Field(description="admitted games of the lane that earlier iterations had seen")
+    read_to: Count = Field(default=0, description="the sequence up to which the sender had read")
 
 
 class SyncNow(Order, owner="sync", entity="batch", key="batch"):

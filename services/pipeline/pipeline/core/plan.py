@@ -178,8 +178,8 @@ def _seal(look: Look) -> Iterable[Action]:
     now, sealed = look.now, look.answers.dataset
     if sealed is None:
         order = SealDataset(iteration=now.iteration, lane=now.lane, window_positions=now.window_positions,
-                            since_games=now.games_before)  # fmt: skip
-        yield Send(order, key=f"seal-{now.iteration}", correlation=now.iteration)
+                            since_games=now.games_before, read_to=look.ctx.read_to)  # fmt: skip
+        yield Send(order, key=f"seal-{now.iteration}-{now.attempt}", correlation=now.iteration)
         return
     task = f"{now.iteration}-export-{now.attempt}"
     yield _append(
