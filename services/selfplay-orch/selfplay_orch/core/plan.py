@@ -210,7 +210,7 @@ class Work:
         if not node.usable or (node.kinds and "selfplay" not in node.kinds):
             return 0
         taken = sum(kind == "selfplay" for kind in self.running.get(name, {}).values())
-        return min(node.seats, self.settings.node_selfplay) - taken
+        return min(node.seats, int(self.settings.node_selfplay)) - taken
 
     def _lane_to_serve(
         self, lanes: Mapping[str, Lane], split: Mapping[str, float], most: Mapping[str, int]

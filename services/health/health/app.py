@@ -1,0 +1,38 @@
+"""The service `health` as data."""
+
+from health.core.letter import LETTER, discard, record, redrive, report
+from health.core.node import NODE, drain
+from health.core.picture import HealthPicture
+from health.core.plan import plan
+from health.core.small import CLUSTER, switch
+from health.dead_letters import keep, reconcile
+from health.dead_letters import redrive as bring_redriven
+from health.read_models.health import HEALTH
+from health.settings import Settings
+from sparring.contracts.health import (
+    DiscardDeadLetter,
+    DrainNode,
+    RecordDeadLetter,
+    RedriveDeadLetter,
+    ReportRedriven,
+    SwitchCluster,
+)
+from sparring.decider import Command
+from sparring.service import Service
+
+SERVICE = Service(
+    name="health",
+    settings=Settings,
+    commands=[
+        Command(DrainNode, NODE, drain),
+        Command(SwitchCluster, CLUSTER, switch, mints=True),
+        Command(RecordDeadLetter, LETTER, record, mints=True),
+        Command(RedriveDeadLetter, LETTER, redrive, mints=True),
+        Command(ReportRedriven, LETTER, report),
+        Command(DiscardDeadLetter, LETTER, discard, mints=True),
+    ],
+    picture=HealthPicture,
+    plan=plan,
+    read_models=[HEALTH],
+    workers=[keep, reconcile, bring_redriven],
+)

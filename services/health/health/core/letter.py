@@ -1,0 +1,116 @@
+"""A dead letter: pending, redriven, recovered, abandoned or discarded; never deleted."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sparring.contracts.base import Fact
+from sparring.contracts.health import (
+    DeadLetterAbandoned,
+    DeadLetterDiscarded,
+    DeadLetterFailedAgain,
+    DeadLetterOrderRefused,
+    DeadLetterRecorded,
+    DeadLetterRecovered,
+    DeadLetterRedriven,
+    DiscardDeadLetter,
+    Letter,
+    RecordDeadLetter,
+    RedriveDeadLetter,
+    ReportRedriven,
+)
+from sparring.decider import Context, Decider, Recorded
+
+FIRST_S, MOST_S, TRIES = 60.0, 3600.0, 5
+OPEN = ("pending", "redriven", "abandoned")
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """`redrives` counts every redrive; the letter's own schedule ends after five."""
+
+    state: Letter | None = None
+    consumer: str = ""
+    stream: str = ""
+    stream_sequence: int = 0
+    subject: str = ""
+    transient: bool = False
+    redrives: int = 0
+    due_at: datetime | None = None
+    forced: bool = False
+
+
+def evolve(letter: DeadLetter, recorded: Recorded) -> DeadLetter:
+    match recorded.fact:
+        case DeadLetterRecorded() as fact:
+            return DeadLetter("pending", fact.consumer, fact.stream, fact.stream_sequence, fact.subject, fact.transient,
+                              0, fact.due_at)  # fmt: skip
+        case DeadLetterRedriven(attempt=attempt):
+            return replace(letter, state="redriven", redrives=attempt, due_at=None)
+        case DeadLetterRecovered():
+            return replace(letter, state="recovered", due_at=None)
+        case DeadLetterFailedAgain(due_at=due_at):
+            return replace(letter, state="pending", due_at=due_at)
+        case DeadLetterAbandoned():
+            return replace(letter, state="abandoned", due_at=None)
+        case DeadLetterDiscarded():
+            return replace(letter, state="discarded", due_at=None)
+    return letter
+
+
+LETTER = Decider("health", "dead-letter", DeadLetter(), evolve)
+
+
+def delay_s(redrives: int) -> float:
+    """60·2ⁿ seconds, at most an hour."""
+    return min(MOST_S, FIRST_S * 2.0**redrives)
+
+
+def fingerprint(consumer: str, exception: str, message: str) -> str:
+    """Letters of one cause have one fingerprint: numbers, hashes and ids are left out of the message."""
+    same = re.sub(r"[0-9a-fA-F]{8,}|\d+", "#", message)
+    return hashlib.sha256(f"{consumer}|{exception}|{same}".encode()).hexdigest()[:12]
+
+
+def record(order: RecordDeadLetter, letter: DeadLetter, ctx: Context) -> list[Fact]:
+    """Once, however often the advisory and the reconciliation find it."""
+    if letter.state is not None:
+        return []
+    due_at = ctx.now + timedelta(seconds=delay_s(0)) if order.transient else None
+    return [DeadLetterRecorded(**order.model_dump(), due_at=due_at)]
+
+
+def redrive(order: RedriveDeadLetter, letter: DeadLetter, ctx: Context) -> list[Fact]:  # noqa: ARG001
+    """By hand, at any time while the letter is open; recovered and discarded ones only with force."""
+    if letter.state is None or (letter.state not in OPEN and not order.force):
+        reason = "no such letter" if letter.state is None else f"it is {letter.state}; --force redrives it all the same"
+        return [DeadLetterOrderRefused(letter=order.letter, order="RedriveDeadLetter", reason=reason)]
+    return [DeadLetterRedriven(letter=order.letter, by=order.by, attempt=letter.redrives + 1, due_at=None)]
+
+
+def report(order: ReportRedriven, letter: DeadLetter, ctx: Context) -> list[Fact]:
+    if letter.state != "redriven" or order.attempt != letter.redrives:
+        return []
+    if order.recovered:
+        return [DeadLetterRecovered(letter=order.letter)]
+    over = letter.redrives >= TRIES
+    due_at = ctx.now + timedelta(seconds=delay_s(letter.redrives)) if letter.transient and not over else None
+    again = DeadLetterFailedAgain(letter=order.letter, reason=order.reason, attempt=order.attempt, due_at=due_at)
+    return [again, DeadLetterAbandoned(letter=order.letter, attempts=letter.redrives)] if over else [again]
+
+
+def discard(order: DiscardDeadLetter, letter: DeadLetter, ctx: Context) -> list[Fact]:  # noqa: ARG001
+    if letter.state not in OPEN:
+        reason = "no such letter" if letter.state is None else f"it is {letter.state}"
+        return [DeadLetterOrderRefused(letter=order.letter, order="DiscardDeadLetter", reason=reason)]
+    return [DeadLetterDiscarded(letter=order.letter, by=order.by, reason=order.reason)]
+
+
+def automatic(name: str, letter: DeadLetter, now: datetime) -> list[Fact]:
+    """A transient letter that is due goes to the consumer that failed."""
+    if letter.state != "pending" or not letter.transient or letter.due_at is None or now < letter.due_at:
+        return []
+    return [DeadLetterRedriven(letter=name, by="health", attempt=letter.redrives + 1, due_at=None)]

@@ -1,0 +1,187 @@
+"""The keeper: turns what the server says about given-up messages into letters, and brings redriven ones on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js.errors import APIError, KeyNotFoundError, NoKeysError, NotFoundError
+from nats.js.errors import Error as JetStreamError
+
+from health.core.letter import fingerprint
+from sparring.contracts.health import RecordDeadLetter
+from sparring.dispatch import ATTEMPT, FORCED, LETTER
+from sparring.errors import LogUnavailable
+from sparring.streams import ADVISORIES, COMMANDS, DLQ, FAILURES, Durable, declare_durable
+from sparring.subjects import without_retry
+
+KEEPER = Durable("dead-letter-keeper", ADVISORIES, ("$JS.EVENT.ADVISORY.CONSUMER.>",), max_deliver=-1)
+KEPT = "Sparring-Original-"
+RECONCILE_S = 60.0
+TROUBLE = (nats.errors.Error, JetStreamError, LogUnavailable, TimeoutError, OSError)
+
+
+async def keep(shell: Any) -> None:
+    """Reads advisories for ever; one is acknowledged only once its letter is in the log's hands."""
+    await declare_durable(shell.js, KEEPER)
+    pull = await shell.js.pull_subscribe_bind(KEEPER.name, ADVISORIES)
+    while not shell.stopping.is_set():
+        try:
+            messages = await pull.fetch(batch=20, timeout=1)
+        except (nats.errors.TimeoutError, TimeoutError):
+            continue
+        except TROUBLE as error:
+            shell.log.warning("advisories can't be read", error=repr(error))
+            await asyncio.sleep(1)
+            continue
+        for message in messages:
+            try:
+                await _advised(shell, message)
+                await message.ack()
+            except TROUBLE as error:
+                shell.log.warning("an advisory waits", error=repr(error))
+                await message.nak(delay=5)
+
+
+async def _advised(shell: Any, message: Msg) -> None:
+    advisory = json.loads(message.data)
+    terminated = advisory["type"].endswith(".terminated")
+    await record_letter(
+        shell,
+        advisory["stream"],
+        advisory["consumer"],
+        int(advisory["stream_seq"]),
+        cause="terminated" if terminated else "max_deliver",
+        deliveries=int(advisory.get("deliveries", 0)),
+        reason=advisory.get("reason", ""),
+    )
+
+
+async def record_letter(
+    shell: Any, stream: str, consumer: str, sequence: int, *, cause: str, deliveries: int, reason: str = ""
+) -> None:
+    """Copies the original to the DLQ, exactly once for ever, and orders its letter to be recorded."""
+    if consumer.endswith("-retry"):
+        # a redriven letter is a letter already: its consumer reported what became of it
+        return
+    try:
+        original = await shell.js.get_msg(stream, sequence)
+    except NotFoundError:
+        shell.log.error("a message was given up and is gone", stream=stream, consumer=consumer, sequence=sequence)
+        return
+    failure = await _failure(shell, f"{stream}.{consumer}.{sequence}")
+    headers = {f"{KEPT}{name}": value for name, value in (original.headers or {}).items()}
+    exception = str(failure.get("type") or "Unknown")
+    why = str(failure.get("message") or reason or "no handler answered in time")
+    headers |= {
+        "Sparring-Consumer": consumer,
+        "Sparring-Subject": original.subject,
+        "Sparring-Reason": why.replace("\n", " ")[:500],
+        "Sparring-Exception": exception,
+        "Sparring-Trace": str(failure.get("trace") or ""),
+        "Nats-Expected-Last-Subject-Sequence": "0",
+    }
+    try:
+        await shell.js.publish(f"dlq.{consumer}.{stream}.{sequence}", original.data or b"", headers=headers, stream=DLQ)
+    except APIError as error:
+        # 10071: it is there already
+        if error.err_code != 10071:
+            raise
+    order = RecordDeadLetter(
+        letter=f"{consumer}-{stream}-{sequence}",
+        consumer=consumer,
+        stream=stream,
+        stream_sequence=sequence,
+        subject=original.subject,
+        message_type=(original.headers or {}).get("ce-type") or "unknown",
+        cause=cause,  # type: ignore[arg-type]
+        transient=bool(failure.get("transient", True)),
+        reason=why[:1000],
+        exception=exception,
+        fingerprint=fingerprint(consumer, exception, why),
+        deliveries=deliveries or int(failure.get("attempt") or 0),
+        trace=str(failure.get("trace") or ""),
+    )
+    await shell.send(order, key=f"letter-{order.letter}")
+
+
+async def _failure(shell: Any, key: str) -> dict[str, Any]:
+    try:
+        entry = await (await shell.js.key_value(FAILURES)).get(key)
+        return dict(json.loads(entry.value or b"{}"))
+    except (KeyNotFoundError, ValueError):
+        return {}
+
+
+async def reconcile(shell: Any) -> None:
+    """Advisories are fire-and-forget: what a handler gave up without one is found in FAILURES every minute."""
+    while not shell.stopping.is_set():
+        if shell.leads:
+            try:
+                await _reconcile(shell)
+            except TROUBLE as error:
+                shell.log.warning("the reconciliation of failures waits", error=repr(error))
+        await _pause(shell, RECONCILE_S)
+
+
+async def _reconcile(shell: Any) -> None:
+    bucket = await shell.js.key_value(FAILURES)
+    try:
+        keys = await bucket.keys()
+    except NoKeysError:
+        return
+    for key in keys:
+        stream, consumer, sequence = key.rsplit(".", 2)
+        failure = await _failure(shell, key)
+        if failure.get("given_up") and not await _has_letter(shell, consumer, stream, sequence):
+            await record_letter(shell, stream, consumer, int(sequence), cause="reconciled", deliveries=0)
+
+
+async def _has_letter(shell: Any, consumer: str, stream: str, sequence: str) -> bool:
+    try:
+        await shell.js.get_last_msg(DLQ, f"dlq.{consumer}.{stream}.{sequence}")
+    except NotFoundError:
+        return False
+    return True
+
+
+async def redrive(shell: Any) -> None:
+    """Publishes each redriven letter to the twin of the consumer that failed; the message id makes it once."""
+    sent: set[tuple[str, int]] = set()
+    while not shell.stopping.is_set():
+        if shell.leads:
+            for name, letter in list(shell.picture.all.letters.items()):
+                if letter.state != "redriven" or (name, letter.redrives) in sent:
+                    continue
+                try:
+                    await _redrive(shell, name, letter)
+                    sent.add((name, letter.redrives))
+                except TROUBLE as error:
+                    shell.log.warning("a letter could not be redriven yet", letter=name, error=repr(error))
+        await _pause(shell, 0.5)
+
+
+async def _redrive(shell: Any, name: str, letter: Any) -> None:
+    kept = await shell.js.get_last_msg(DLQ, f"dlq.{letter.consumer}.{letter.stream}.{letter.stream_sequence}")
+    headers = {key.removeprefix(KEPT): value for key, value in (kept.headers or {}).items() if key.startswith(KEPT)}
+    headers = {key: value for key, value in headers.items() if not key.startswith("Nats-")}
+    headers |= {
+        LETTER: name,
+        ATTEMPT: str(letter.redrives),
+        FORCED: "yes",
+        "Nats-Msg-Id": f"{name}-{letter.redrives}",
+        "Sparring-Original-Stream": letter.stream,
+        "Sparring-Original-Sequence": str(letter.stream_sequence),
+    }
+    subject = f"retry.{letter.consumer}.{without_retry(letter.subject)}"
+    await shell.js.publish(subject, kept.data or b"", headers=headers, stream=COMMANDS)
+
+
+async def _pause(shell: Any, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(shell.stopping.wait(), seconds)
+    except TimeoutError:
+        return
