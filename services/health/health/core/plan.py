@@ -209,7 +209,7 @@ def silent(ctx: Context, service: str, beats: Mapping[str, tuple[ServiceBeat, fl
     """A service is silent after 15 s in which this process could have heard it."""
     heard = min(ctx.watch.connected_s, ctx.watch.started_s)
     age_s = beats[service][1] if service in beats else heard
-    return min(age_s, heard) >= ctx.settings.service_silent_s
+    return bool(min(age_s, heard) >= ctx.settings.service_silent_s)
 
 
 def scored(ctx: Context, picture: HealthPicture) -> Iterable[Action]:

@@ -1,0 +1,229 @@
+"""Runs one task from its order to its spooled outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from node_agent.child import Child, Result, TaskFailure
+from sparring import telemetry
+from sparring.artifacts import ArtifactMissing, HashMismatch, sha256_of
+from sparring.contracts.node_agent import StartTask
+from sparring.contracts.parts import Artifact, Check, TaskSpec
+from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
+from sparring.contracts.sync import RecordGames
+from sparring.errors import Transient
+
+if TYPE_CHECKING:
+    from node_agent.agent import Agent
+
+ENDINGS = ("TaskFinished", "TaskFailed", "TaskOrphaned", "TaskCancelled", "TaskAbandoned")
+THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+VERIFY_S = 120.0
+FETCH_TRIES = 8
+
+
+@dataclass
+class Running:
+    """A task on this node, listed in every beat until its outcome is seen."""
+
+    order: StartTask
+    began: float = field(default_factory=time.monotonic)
+    child: Child | None = None
+    done: float = 0.0
+    of: float = 0.0
+    told_at: float = 0.0
+    cancelled: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.order.task}-{self.order.attempt}"
+
+
+def seed_of(task: str, attempt: int) -> int:
+    """Seeds include the attempt: the same task played again is other games."""
+    return int.from_bytes(hashlib.sha256(f"{task}-{attempt}".encode()).digest()[:4], "big") >> 1
+
+
+async def run_task(agent: Agent, running: Running) -> None:
+    """Never raises: whatever happens becomes a report."""
+    order, spec = running.order, running.order.spec
+    folder = agent.folder / "work" / running.key
+    with telemetry.span(f"run {spec.kind}", correlation=spec.iteration, task=order.task, attempt=order.attempt,
+                        kind_of_task=spec.kind, node=agent.settings.node):  # fmt: skip
+        seen: asyncio.Event | None = None
+        try:
+            agent.spool.put(
+                ReportTaskStarted(task=order.task, attempt=order.attempt, node=agent.settings.node),
+                key=f"started-{running.key}",
+                attempt=order.attempt,
+                names=("TaskStarted", *ENDINGS),
+                correlation=spec.iteration,
+            )
+            result, files = await _run(agent, running, folder)
+            seen = _report_finished(agent, running, files, result.evidence)
+        except TaskFailure as failure:
+            seen = report_failed(agent, running, str(failure), permanent=failure.permanent)
+        except Exception as error:
+            agent.log.error("the agent failed at a task", task=order.task, exc_info=True)
+            seen = report_failed(agent, running, f"agent: {type(error).__name__}: {error}")
+    shutil.rmtree(folder, ignore_errors=True)
+    if seen is not None:
+        await seen.wait()
+    agent.forget(running)
+
+
+async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, list[Artifact]]:
+    spec, out = running.order.spec, folder / "out"
+    shutil.rmtree(folder, ignore_errors=True)
+    out.mkdir(parents=True)
+    inputs = await _inputs(agent, spec)
+    try:
+        job = folder / "job.json"
+        job.write_text(json.dumps(job_of(agent.settings.node, running.order, inputs)))
+        argv = [part.replace("{job}", str(job)).replace("{out}", str(out)) for part in spec.argv]
+        env = THREADS | {"TRACEPARENT": telemetry.current_traceparent()}
+        running.child = Child(argv, folder, env, agent.settings.nice, spec.memory_bytes)
+        if running.cancelled:
+            raise TaskFailure(running.cancelled)
+        guard = asyncio.create_task(agent.guard_slot(running)) if spec.exclusive and spec.slot_token else None
+        try:
+            result = await running.child.run(spec.timeout_s, lambda done, of: agent.progressed(running, done, of))
+        finally:
+            if guard is not None:
+                guard.cancel()
+        return result, await _taken_in(agent, running, out, result)
+    finally:
+        for artifacts in spec.inputs.values():
+            for one in artifacts:
+                agent.cache.release(one.sha256)
+
+
+async def _inputs(agent: Agent, spec: TaskSpec) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, artifacts in spec.inputs.items():
+        found[name] = [str(await _fetched(agent, one)) for one in artifacts]
+    return found
+
+
+async def _fetched(agent: Agent, artifact: Artifact) -> Path:
+    for attempt in range(FETCH_TRIES):
+        try:
+            return (await agent.cache.fetch(artifact, agent.store)).resolve()
+        except Transient as error:
+            agent.log.warning("an input could not be fetched yet", name=artifact.name, error=str(error))
+            await asyncio.sleep(min(30.0, 0.5 * 2**attempt))
+        except (ArtifactMissing, HashMismatch) as error:
+            raise TaskFailure(f"input {artifact.name}: {error}") from error
+    raise TaskFailure(f"input {artifact.name} could not be fetched {FETCH_TRIES} times")
+
+
+def job_of(node: str, order: StartTask, inputs: dict[str, list[str]]) -> dict[str, Any]:
+    """What the program reads; inputs whose name is a plural are lists, the others one path or null."""
+    spec = order.spec
+    return {
+        "task": order.task,
+        "attempt": order.attempt,
+        "kind": spec.kind,
+        "lane": spec.lane,
+        "node": node,
+        "seed": seed_of(order.task, order.attempt),
+        "game": spec.game,
+        "game_params": spec.game_params,
+        "params": spec.params,
+        "work": spec.work,
+        "inputs": {
+            name: paths if name.endswith("s") else (paths[0] if paths else None) for name, paths in inputs.items()
+        },
+    }
+
+
+async def _taken_in(agent: Agent, running: Running, out: Path, result: Result) -> list[Artifact]:
+    """Checks every file that the program names, and brings it where it belongs."""
+    files = []
+    for told in result.files:
+        path = out / str(told.get("name", ""))
+        if not path.is_file() or out.resolve() not in path.resolve().parents:
+            raise TaskFailure(f"the result names {told.get('name')!r}, which is not in the output folder")
+        sha256, size = await asyncio.to_thread(sha256_of, path)
+        if sha256 != told.get("sha256", sha256) or size != told.get("bytes", size):
+            raise TaskFailure(f"{path.name} has SHA-256 {sha256[:12]}, the result says {str(told.get('sha256'))[:12]}")
+        artifact = Artifact(name=path.name, role=str(told.get("role", "file")), sha256=sha256, bytes=size)
+        if running.order.spec.kind == "selfplay" and artifact.role == "games":
+            await _record_games(agent, running, path, artifact, result)
+        else:
+            agent.cache.keep(path, sha256)
+            artifact = artifact.model_copy(update={"url": await _stored(agent, path, sha256)})
+        files.append(artifact)
+    return files
+
+
+async def _stored(agent: Agent, path: Path, sha256: str) -> str:
+    delay = 0.5
+    while True:
+        try:
+            return await agent.store.put(path, sha256)
+        except Transient as error:
+            agent.log.warning("a result waits for the store", file=path.name, error=str(error))
+            await asyncio.sleep(delay)
+            delay = min(30.0, delay * 2)
+
+
+async def _record_games(agent: Agent, running: Running, path: Path, artifact: Artifact, result: Result) -> None:
+    """The games stay on this node until custody is confirmed; their record is on disk before the task is done."""
+    order, spec, evidence = running.order, running.order.spec, result.evidence
+    check = await _verified(agent, spec, path, evidence)
+    kept = agent.keep_games(running.key, path)
+    record = RecordGames(
+        batch=running.key, lane=spec.lane, task=order.task, attempt=order.attempt, node=agent.settings.node,
+        ephemeral=agent.settings.ephemeral, model=spec.model, sha256=artifact.sha256, bytes=artifact.bytes,
+        games=int(evidence.get("games", 0)), positions=int(evidence.get("positions", 0)), check=check,
+    )  # fmt: skip
+    agent.log.info("games recorded", batch=running.key, games=record.games, file=str(kept))
+    agent.spool.put(record, key=f"record-{running.key}", attempt=order.attempt, names=("GamesRecorded", "GamesRefused"),
+                    correlation=spec.iteration)  # fmt: skip
+
+
+async def _verified(agent: Agent, spec: TaskSpec, path: Path, evidence: dict[str, Any]) -> Check:
+    """The lane's own verification; without one, what the program said of itself."""
+    if not spec.verify:
+        return Check(ok=True, games=int(evidence.get("games", 0)), positions=int(evidence.get("positions", 0)),
+                     policy_coverage=evidence.get("policy_coverage"), mean_plies=evidence.get("mean_plies"))  # fmt: skip
+    argv = [part.replace("{file}", str(path.resolve())) for part in spec.verify]
+    folder = path.parent.parent / "verify"
+    folder.mkdir(exist_ok=True)
+    try:
+        told = await Child(argv, folder, THREADS, agent.settings.nice).run(VERIFY_S, lambda done, of: None)
+        return Check.model_validate({name: told.raw[name] for name in Check.model_fields if name in told.raw})
+    except (TaskFailure, ValidationError) as failure:
+        return Check(ok=False, reason=f"the lane's verification: {failure}"[:500])
+
+
+def _report_finished(
+    agent: Agent, running: Running, files: Sequence[Artifact], evidence: dict[str, Any]
+) -> asyncio.Event:
+    order = running.order
+    report = ReportTaskFinished(
+        task=order.task, attempt=order.attempt, node=agent.settings.node,
+        seconds=time.monotonic() - running.began, files=tuple(files), evidence=evidence,
+    )  # fmt: skip
+    return agent.spool.put(report, key=f"finished-{running.key}", attempt=order.attempt, names=ENDINGS,
+                           correlation=order.spec.iteration)  # fmt: skip
+
+
+def report_failed(agent: Agent, running: Running, reason: str, *, permanent: bool = False) -> asyncio.Event:
+    order = running.order
+    agent.log.warning("a task failed", task=order.task, attempt=order.attempt, reason=reason[:500])
+    report = ReportTaskFailed(task=order.task, attempt=order.attempt, node=agent.settings.node, reason=reason[:2000],
+                              permanent=permanent)  # fmt: skip
+    return agent.spool.put(report, key=f"failed-{running.key}", attempt=order.attempt, names=ENDINGS,
+                           correlation=order.spec.iteration)  # fmt: skip
