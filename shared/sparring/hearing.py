@@ -56,6 +56,7 @@ class Hearing:
         self.position = 0
         self.projected = 0
         self.stuck = ""
+        self.broken = ""
         self.changed = asyncio.Event()
         self._moved = asyncio.Condition()
         self._pending: list[Raw] = []
@@ -145,7 +146,9 @@ class Hearing:
         await self._flush()
 
     async def _flush(self) -> None:
-        if self.projection is None or not self._pending:
+        if self.projection is None or not self._pending or self.broken:
+            self._pending.clear()
+            self._room.set()
             return
         batch, self._pending = self._pending, []
         self._room.set()
@@ -154,9 +157,9 @@ class Hearing:
         except (NewerVersion, Permanent) as error:
             self.stuck = f"{type(error).__name__}: {error}"
         except duckdb.Error as error:
-            # the tables are disposable, the loop is not: it goes on, and the health of this process says so
-            self.stuck = f"read model: {error}"
-            self._logger.error("a read model could not take in a batch", error=str(error))
+            # the tables are disposable, the loop is not: it goes on, and this process says that it is not ready
+            self.broken = f"read model: {error}"
+            self._logger.error("a read model could not take in a batch; its tables stand still", error=str(error))
             return
         self.projected = batch[-1].sequence
         fault("projected")

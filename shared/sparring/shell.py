@@ -418,7 +418,7 @@ class Shell:
 
     def _ready(self) -> tuple[bool, Mapping[str, Any]]:
         serving = self._unserved.is_set()
-        stuck = self.hearing.stuck if serving else ""
+        stuck = self.hearing.stuck or self.hearing.broken if serving else ""
         connected = serving and self.nc.is_connected
         body = {
             "service": self.service.name,

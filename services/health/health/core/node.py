@@ -60,9 +60,10 @@ NODE = Decider("health", "node", Node(), evolve)
 def beat(name: str, heart: Heartbeat, node: Node, fingerprint: str, sharing: int) -> list[Fact]:
     """What a heartbeat changes. `sharing` agents on one machine divide its budget."""
     if heart.boot != node.boot:
+        if node.state not in ("healthy", "suspected", "draining", "incompatible"):
+            return [joined(name, heart, fingerprint, sharing)]
         lost = NodeLost(node=name, boot=node.boot, reason="rebooted", silent_s=0, limit_s=0)
-        ended = [lost] if node.state in ("healthy", "suspected", "draining", "incompatible") else []
-        return [*ended, joined(name, heart, fingerprint, sharing)]
+        return [lost, joined(name, heart, fingerprint, sharing)]
     if node.state == "lost":
         return [joined(name, heart, fingerprint, sharing)]
     if node.state == "suspected":

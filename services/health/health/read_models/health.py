@@ -147,7 +147,7 @@ from facts where type = 'DeadLetterRecorded'
 """
 
 LETTER_STATES = """
-update health_letters set state = c.state, due_at = c.due_at, redrives = greatest(redrives, c.redrives)
+update health_letters set state = c.state, due_at = c.due_at, redrives = greatest(health_letters.redrives, c.redrives)
 from (
     select data->>'$.letter' letter,
         arg_max(case type when 'DeadLetterRecorded' then 'pending' when 'DeadLetterRedriven' then 'redriven'

@@ -18,7 +18,7 @@ TABLES = """
 create table if not exists orch_tasks (
     task varchar primary key, kind varchar, lane varchar, iteration varchar, state varchar, node varchar,
     attempt bigint, reason varchar, requested_at timestamptz, assigned_at timestamptz, started_at timestamptz,
-    ended_at timestamptz, seconds double, last_sequence bigint
+    ended_at timestamptz, "seconds" double, last_sequence bigint
 );
 create table if not exists orch_denials (
     kind varchar, node varchar, lane varchar, reason varchar, actual double, lim double, "at" timestamptz,
@@ -41,7 +41,7 @@ update orch_tasks set state = c.state, last_sequence = c.sequence,
     reason = coalesce(c.reason, orch_tasks.reason),
     assigned_at = coalesce(c.assigned_at, orch_tasks.assigned_at),
     started_at = coalesce(c.started_at, orch_tasks.started_at),
-    ended_at = coalesce(c.ended_at, orch_tasks.ended_at), seconds = coalesce(c.seconds, orch_tasks.seconds)
+    ended_at = coalesce(c.ended_at, orch_tasks.ended_at), "seconds" = coalesce(c."seconds", orch_tasks."seconds")
 from (
     select data->>'$.task' task, max(sequence) sequence,
         arg_max(case type when 'TaskAssigned' then 'assigned' when 'TaskStarted' then 'started'
@@ -51,7 +51,7 @@ from (
         arg_max(data->>'$.reason', sequence) reason,
         max("at") filter (type = 'TaskAssigned') assigned_at, max("at") filter (type = 'TaskStarted') started_at,
         max("at") filter (type in ('TaskFinished', 'TaskCancelled', 'TaskAbandoned')) ended_at,
-        arg_max((data->>'$.seconds')::double, sequence) filter (type = 'TaskFinished') seconds
+        arg_max((data->>'$.seconds')::double, sequence) filter (type = 'TaskFinished') as "seconds"
     from facts
     where type in ('TaskAssigned', 'TaskStarted', 'TaskFinished', 'TaskFailed', 'TaskOrphaned', 'TaskCancelled',
         'TaskAbandoned') and coalesce(data->>'$.superseded', 'false') <> 'true'
