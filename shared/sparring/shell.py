@@ -396,14 +396,15 @@ class Shell:
 
     async def _drain(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         self.stopping.set()
+        # the parts need the connection to say goodbye; handlers are waited for when the broker stops
+        _, late = await asyncio.wait(tasks, timeout=DRAIN_S / 4) if tasks else (set(), set())
+        for task in late:
+            task.cancel()
         try:
-            async with asyncio.timeout(DRAIN_S):
+            async with asyncio.timeout(DRAIN_S / 2):
                 await self.broker.stop()
         except (TimeoutError, nats.errors.Error) as error:
             self.log.warning("handlers did not end in time", error=repr(error))
-        _, late = await asyncio.wait(tasks, timeout=5) if tasks else (set(), set())
-        for task in late:
-            task.cancel()
         if hasattr(self, "hearing"):
             self.hearing.close()
         await asyncio.to_thread(telemetry.flush)

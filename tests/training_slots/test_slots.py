@@ -8,9 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
-from training_slots.core.decide import claim, expire, release, renew
-from training_slots.core.evolve import POOL
-from training_slots.settings import Settings
 
 from sparring.contracts.base import Fact
 from sparring.contracts.training_slots import (
@@ -26,6 +23,9 @@ from sparring.contracts.training_slots import (
 )
 from sparring.decider import Context, Recorded
 from sparring.testing import at, given
+from training_slots.core.decide import claim, expire, release, renew
+from training_slots.core.evolve import POOL
+from training_slots.settings import Settings
 
 HEX, TTT = "hex5_2p", "ttt_2p"
 ONE = Settings(slots=1)

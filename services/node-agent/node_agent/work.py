@@ -202,10 +202,14 @@ async def _verified(agent: Agent, spec: TaskSpec, path: Path, evidence: dict[str
     folder = path.parent.parent / "verify"
     folder.mkdir(exist_ok=True)
     try:
-        told = await Child(argv, folder, THREADS, agent.settings.nice).run(VERIFY_S, lambda done, of: None)
+        told = await Child(argv, folder, THREADS, agent.settings.nice).run(VERIFY_S, _unheard)
         return Check.model_validate({name: told.raw[name] for name in Check.model_fields if name in told.raw})
     except (TaskFailure, ValidationError) as failure:
         return Check(ok=False, reason=f"the lane's verification: {failure}"[:500])
+
+
+def _unheard(done: float, of: float) -> None:
+    """A verification's progress is nobody's reading."""
 
 
 def _report_finished(

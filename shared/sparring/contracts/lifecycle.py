@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sparring.contracts.base import Annotated, Count, Fact, Field, Json, Name, Order, Part, Seconds, Sha256
+from sparring.contracts.base import Annotated, Count, Fact, Field, Json, Name, Order, Part, Sha256
 from sparring.contracts.lanes import GateRules
 from sparring.contracts.parts import Artifact, Term
 
@@ -206,8 +206,3 @@ class RollBack(Order, owner="lifecycle", entity="lane", key="lane"):
     to: str = ""
     by: Name
     reason: str
-
-
-class RebalanceCurriculum(Order, owner="lifecycle", entity="lane", key="lane"):
-    lane: Name
-    after_s: Seconds = 0.0

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from health.core import small
+from health.core.capacity import Controller
 from health.core.letter import OPEN, DeadLetter
 from health.core.letter import evolve as evolve_letter
 from health.core.node import Node
@@ -67,6 +68,8 @@ class HealthPicture:
 
     def __init__(self) -> None:
         self.all = Everything()
+        # controllers live on readings, which are not kept: a new process begins them at the present seats
+        self.controllers: dict[str, tuple[Controller, datetime]] = {}
 
     def dump(self) -> Any:
         return _ADAPTER.dump_python(self.all, mode="json")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Literal
 
 from health.core import small
+from health.core.capacity import SET_POINT, STEP_S, Controller
 from health.core.letter import LETTER, automatic
 from health.core.node import NODE, Node, beat, silence
 from health.core.picture import HealthPicture, Lane
@@ -18,6 +20,7 @@ from sparring.contracts.health import (
     AlarmCleared,
     AlarmRaised,
     BackpressureChanged,
+    CapacityRetargeted,
     HealthScored,
     ObservationLost,
     ObservationRegained,
@@ -37,6 +40,7 @@ def plan(ctx: Context) -> Sequence[Action]:
     return [
         *nodes(ctx, picture),
         *drains(picture),
+        *capacity(ctx, picture),
         *queues(ctx, picture),
         *letters(ctx, picture),
         *scored(ctx, picture),
@@ -107,6 +111,35 @@ def drains(picture: HealthPicture) -> Iterable[Action]:
     for name, grace_s in picture.all.draining.items():
         node = picture.all.nodes[name]
         yield Send(DrainAgent(node=name, grace_s=grace_s, reason="drained"), key=f"drain-{name}-{node.boot}")
+
+
+def capacity(ctx: Context, picture: HealthPicture) -> Iterable[Action]:
+    """One controller per node, a step every 30 s: seats follow the machine's load."""
+    for name, (one, age_s) in heartbeats(ctx).items():
+        node = picture.all.nodes.get(name, Node())
+        if node.state != "healthy" or age_s > ctx.settings.suspect_s:
+            continue
+        controller, stepped_at = picture.controllers.get(name, (Controller(float(node.seats)), ctx.now))
+        if name in picture.controllers and (ctx.now - stepped_at).total_seconds() < STEP_S:
+            continue
+        most = max(1, 2 * node.class_seats) if one.seats is None else one.seats
+        controller = controller.step(one.resources.cpu_share, 1, most)
+        picture.controllers[name] = controller, ctx.now
+        seats = controller.seats(node.seats, one.resources.cpu_share, 1, most)
+        if seats == node.seats:
+            continue
+        terms = (
+            Term(name="load", value=one.resources.cpu_share, limit=SET_POINT),
+            Term(name="output", value=round(controller.output, 3)),
+            Term(name="integral", value=round(controller.integral, 3)),
+            Term(name="age s", value=round(age_s, 1)),
+        )
+        fact = CapacityRetargeted(node=name, seats=seats, before=node.seats, terms=terms)
+        yield append(NODE, name, partial(_unless_moved, fact))
+
+
+def _unless_moved(fact: CapacityRetargeted, node: Node) -> Sequence[Fact]:
+    return [fact] if node.seats == fact.before and node.state == "healthy" else []
 
 
 # ---- queues

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from sparring.contracts.base import Fact
 from sparring.decider import Action, Append, Context, Recorded
 from sparring.subjects import Ref
 from training_slots.core.decide import expire
 from training_slots.core.evolve import MAIN, POOL, evolve
 from training_slots.core.state import Pool
+
+_ADAPTER = TypeAdapter(Pool)
 
 
 class PoolPicture:
@@ -24,14 +28,10 @@ class PoolPicture:
             self.pool = evolve(self.pool, recorded)
 
     def dump(self) -> Any:
-        from sparring.entity_store import adapter_of
-
-        return adapter_of(POOL).dump_python(self.pool, mode="json")
+        return _ADAPTER.dump_python(self.pool, mode="json")
 
     def load(self, data: Any) -> None:
-        from sparring.entity_store import adapter_of
-
-        self.pool = adapter_of(POOL).validate_python(data)
+        self.pool = _ADAPTER.validate_python(data)
 
 
 def plan(ctx: Context) -> Sequence[Action]:
