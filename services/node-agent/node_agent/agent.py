@@ -356,7 +356,6 @@ class Agent:
 
     def _heartbeat(self) -> Heartbeat:
         games = self.games()
-        leaders = [one.child.pid for one in self.running.values() if one.child is not None and one.child.pid]
         now = time.monotonic()
         return Heartbeat(
             node=self.settings.node,
@@ -383,7 +382,7 @@ class Agent:
             spooled_bytes=sum(one.stat().st_size for one in games if one.exists()),
             draining=self.draining,
             up_s=round(now - self._began, 1),
-            resources=self.machine.read(leaders),
+            resources=self.machine.read(),
         )
 
     async def _notice(self) -> None:

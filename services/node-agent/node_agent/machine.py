@@ -19,27 +19,26 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._nvml = _nvml()
-        self._ours: dict[int, float] = {}
         self._then = time.monotonic()
         self._network = psutil.net_io_counters()
-        psutil.cpu_percent(None)
+        psutil.cpu_times_percent(None)
 
-    def read(self, children: Iterable[int]) -> Resources:
-        """The machine now; `children` are the pids of our own process groups' leaders."""
+    def read(self) -> Resources:
+        """The machine now. Tasks run niced, those of other agents here too: what is not niced is foreign load."""
         now = time.monotonic()
         seconds = max(0.1, now - self._then)
         self._then = now
-        cores = psutil.cpu_count() or 1
-        busy = psutil.cpu_percent(None) / 100
-        ours = min(busy, self._own_share(children, seconds, cores))
+        times = psutil.cpu_times_percent(None)
+        busy = max(0.0, 1 - (times.idle + getattr(times, "iowait", 0.0)) / 100)
+        niced = getattr(times, "nice", 0.0) / 100
         memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(self._folder))
         network = psutil.net_io_counters()
         moved = network.bytes_sent + network.bytes_recv - self._network.bytes_sent - self._network.bytes_recv
         self._network = network
         return Resources(
-            cores=cores,
-            cpu_share=round(busy, 3),
-            foreign_cpu_share=round(max(0.0, busy - ours), 3),
+            cores=psutil.cpu_count() or 1,
+            cpu_share=round(min(1.0, busy), 3),
+            foreign_cpu_share=round(min(1.0, max(0.0, busy - niced)), 3),
             memory_total_bytes=memory.total,
             memory_available_bytes=memory.available,
             disk_free_bytes=disk.free,
@@ -47,19 +46,6 @@ class Machine:
             network_bytes_per_s=max(0.0, moved / seconds),
             gpus=tuple(self._gpus()),
         )
-
-    def _own_share(self, children: Iterable[int], seconds: float, cores: int) -> float:
-        used: dict[int, float] = {}
-        for leader in children:
-            with contextlib.suppress(psutil.Error):
-                process = psutil.Process(leader)
-                for one in [process, *process.children(recursive=True)]:
-                    with contextlib.suppress(psutil.Error):
-                        times = one.cpu_times()
-                        used[one.pid] = times.user + times.system
-        spent = sum(total - self._ours.get(pid, 0.0) for pid, total in used.items())
-        self._ours = used
-        return max(0.0, spent / seconds / cores)
 
     def _gpus(self) -> Iterable[Gpu]:
         if self._nvml is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -85,11 +86,12 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str = "
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    # a pipe has no width: wide enough that nothing is folded
+    console = Console() if sys.stdout.isatty() else Console(width=240)
     if not rows:
         console.print(f"{title + ': ' if title else ''}{empty}", highlight=False)
         return
-    grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    grid = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, expand=False)
     pairs = [one.partition(":")[::2] for one in columns]
     for key, heading in pairs:
         numeric = all(isinstance(row.get(key), int | float | None) for row in rows)

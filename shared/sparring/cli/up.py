@@ -177,6 +177,9 @@ async def _follow(run: Run, reader: Reader) -> None:
 
 
 async def _redraw(run: Run, reader: Reader, stop: asyncio.Event, once: int) -> Rows:
+    end = await reader.log.end()
+    while reader.projection.position < end and not stop.is_set():
+        await asyncio.sleep(0.05)
     start = _promotions(reader)
     before, then = 0, time.monotonic()
     rate = 0.0

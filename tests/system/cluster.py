@@ -1,0 +1,129 @@
+"""A whole cluster in a folder: `spar up` as a process, and its log read afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nats
+
+from sparring.decider import Recorded
+from sparring.hearing import heard
+from sparring.log import JetStreamLog
+from sparring.server import EmbeddedServer
+
+ENGINE = Path(__file__).with_name("tiny_engine.py")
+
+
+def lane(name: str, seconds: float = 0.2) -> str:
+    commands = "\n".join(
+        f'{kind} = ["python", "{ENGINE}", "{{job}}", "{{out}}"]' for kind in ("selfplay", "export", "train", "evaluate")
+    )
+    return f"""
+[[lane]]
+name = "{name}"
+game = "tiny"
+task_target_s = 1.0
+[lane.commands]
+{commands}
+[lane.params]
+seconds = {seconds}
+[lane.iteration]
+min_positions = 300
+min_new_games = 30
+export_cooldown_s = 0
+window_iterations = 2
+games_per_task = 30
+[lane.gate]
+pairs_per_task = 40
+max_pairs = 400
+anchor_pairs = 20
+"""
+
+
+class Up:
+    """A running `spar up`."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.data, self.output = folder / "data", folder / "up.log"
+        lanes = folder / "lanes.toml"
+        if not lanes.exists():
+            lanes.write_text(lane("a_2p") + lane("b_2p"))
+        argv = [sys.executable, "-m", "sparring.cli", "up", "--data", str(self.data), "--lanes", str(lanes), *options]
+        environ = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "state")}
+        environ.pop("SPARRING_DATA", None)
+        self.environ = environ
+        with self.output.open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=environ, start_new_session=True)
+
+    def wait(self, within_s: float = 120.0) -> int:
+        return self.process.wait(within_s)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+    def spar(self, *arguments: str, check: bool = True) -> str:
+        """The output of a command beside the running cluster."""
+        argv = [sys.executable, "-m", "sparring.cli", *arguments, "--data", str(self.data)]
+        done = subprocess.run(argv, capture_output=True, text=True, env=self.environ, timeout=60)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def pid_of(self, module: str) -> int:
+        """The process of a service of this very cluster. Raises AssertionError when it does not run."""
+        found = subprocess.run(["pgrep", "-f", "--", f"-m {module} .*{self.data}"], capture_output=True, text=True)
+        pids = [int(one) for one in found.stdout.split()]
+        assert pids, f"{module} does not run"
+        return pids[0]
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text()
+
+
+@contextmanager
+def up(folder: Path, *options: str) -> Iterator[Up]:
+    one = Up(folder, *options)
+    try:
+        yield one
+    finally:
+        one.stop()
+
+
+async def facts_of(data: Path) -> list[Recorded]:
+    """Every fact in the log of a cluster that is down."""
+    server = EmbeddedServer(data)
+    address = server.start()
+    nc = await nats.connect(address.url)
+    try:
+        log = JetStreamLog(nc)
+        end, found = await log.end(), list[Recorded]()
+        async for batch in log.follow(0):
+            found += [one for raw in batch if (one := heard(raw)) is not None]
+            if batch and batch[-1].sequence >= end:
+                return found
+    finally:
+        await nc.close()
+        server.stop()
+    raise AssertionError("the log ended early")
+
+
+def wait_for(look, within_s: float = 60.0) -> None:  # type: ignore[no-untyped-def]
+    """Waits for a fact outside of any event loop."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if look():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not within {within_s:.0f} s: {look}")
