@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ create table positions(game integer, ply integer, player integer, planes blob, l
 """
 ROWS = "select game, ply, player, planes, legal, policy, root_value, outcome from positions order by game, ply"
 MOST_SMALL = 255
+MOST_PLAIN = 128  # with more moves than this a policy is mostly zeros, and worth compressing
 
 
 class BadBatch(Exception):
@@ -97,7 +99,10 @@ def _row(number: int, game: Game, seen: Seen, kind: str) -> tuple[Any, ...]:
     planes, legal = np.packbits(seen.planes != 0).tobytes(), np.packbits(seen.legal).tobytes()
     outcome = game.outcome if seen.player == 0 else -game.outcome
     value = round(float(seen.root_value), 4)
-    return number, seen.ply, seen.player, planes, legal, seen.visits.astype(kind).tobytes(), value, outcome
+    policy = seen.visits.astype(kind).tobytes()
+    if len(seen.visits) > MOST_PLAIN:
+        planes, legal, policy = (zlib.compress(blob, 9) for blob in (planes, legal, policy))
+    return number, seen.ply, seen.player, planes, legal, policy, value, outcome
 
 
 def read_games(path: Path) -> Batch:
@@ -113,13 +118,18 @@ def read_games(path: Path) -> Batch:
             ]
             rows = file.execute(ROWS).fetchall()
         return _batch(about, games, rows)
-    except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+    except (sqlite3.Error, zlib.error, ValueError, TypeError, KeyError) as error:
         raise BadBatch(f"{path.name} is no readable batch of games: {error}") from error
 
 
 def _batch(about: dict[str, Any], games: list[tuple[int, float, int, list[int]]], rows: list[Any]) -> Batch:
     features, actions = int(about["features"]), int(about["actions"])
     visits = np.dtype(about["visits"])
+    if actions > MOST_PLAIN:
+        rows = [
+            (*row[:3], *(None if blob is None else zlib.decompress(blob) for blob in row[3:6]), *row[6:])
+            for row in rows
+        ]
     columns = list(zip(*rows, strict=True)) if rows else [()] * 8
     game, ply, player, planes, legal, policies, values, outcomes = columns
     policy = np.zeros((len(rows), actions), np.float32)

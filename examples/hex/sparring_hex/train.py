@@ -25,8 +25,8 @@ def train(job: Job, desk: Desk) -> Outcome:
     Stopped early, it writes the model as far as it is, and a checkpoint to go on from.
     """
     rules = Rules(job.game, job.game_params)
-    network = generation0(rules, job) if work_is_generation0(job) else network_of(job, rules, "parent")
-    if work_is_generation0(job):
+    network = generation0(rules, job) if asks_for_generation0(job) else network_of(job, rules, "parent")
+    if asks_for_generation0(job):
         return _keep(job, desk, rules, network, {"steps": 0, "positions": 0, "seconds": desk.seconds()})
     data = sound(joined([load_shard(path) for path in job.files("shards")]), rules)
     learned, held_out = split(data)
@@ -55,7 +55,7 @@ def train(job: Job, desk: Desk) -> Outcome:
     return _keep(job, desk, rules, network, evidence)
 
 
-def work_is_generation0(job: Job) -> bool:
+def asks_for_generation0(job: Job) -> bool:
     """Asked for generation 0 itself, untrained: `"work": {"generation0": true}`."""
     return job.work.get("generation0") is True
 
