@@ -128,12 +128,8 @@ def games_are_conserved(log: Log) -> Iterator[str]:
 
 def every_wait_has_a_deadline(log: Log) -> Iterator[str]:
     for one in log:
-        if (
-            one.fact.owner == "pipeline"
-            and one.fact.entity == "iteration"
-            and not isinstance(one.fact, IterationClosed)
-        ):
-            if getattr(one.fact, "deadline_at", None) is None:
+        waits = one.fact.owner == "pipeline" and one.fact.entity == "iteration"
+        if waits and not isinstance(one.fact, IterationClosed) and getattr(one.fact, "deadline_at", None) is None:
             yield f"{one.sequence}: {type(one.fact).__name__} of {one.fact.id} without a deadline"
 
 

@@ -97,7 +97,7 @@ async def record_letter(
         stream_sequence=sequence,
         subject=original.subject,
         message_type=(original.headers or {}).get("ce-type") or "unknown",
-        cause=cause,  # type: ignore[arg-type]
+        cause=cause,
         transient=bool(failure.get("transient", True)),
         reason=why[:1000],
         exception=exception,

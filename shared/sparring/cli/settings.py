@@ -23,16 +23,18 @@ def settings(
     known = {one.name: one for one in services()}
     if service and service not in known:
         raise BadInput(f"SERVICE = {service!r}; there are: {', '.join(known)}")
-    result = {}
-    for name in [service] if service else known:
-        values, origins = read_settings(known[name].settings, name, file=config)
-        result[name] = {"hash": values.fingerprint(), "values": {
-            key: {"value": plain(one.value), "origin": one.source} for key, one in origins.items()}}  # fmt: skip
+    chosen = [service] if service else list(known)
+    found = {name: read_settings(known[name].settings, name, file=config) for name in chosen}
     if as_json:
-        typer.echo(json.dumps(result))
+        shown = {
+            name: {
+                "hash": values.fingerprint(),
+                "values": {key: {"value": plain(one.value), "origin": one.source} for key, one in origins.items()},
+            }
+            for name, (values, origins) in found.items()
+        }
+        typer.echo(json.dumps(shown))
         return
-    for name, one in result.items():
-        rows = [
-            {"field": key, "value": json.dumps(v["value"]), "origin": v["origin"]} for key, v in one["values"].items()
-        ]  # type: ignore[attr-defined]
-        table(rows, ("field", "value", "origin"), f"{name} ({one['hash']})")
+    for name, (values, origins) in found.items():
+        rows = [{"field": key, "value": json.dumps(plain(v.value)), "origin": v.source} for key, v in origins.items()]
+        table(rows, ("field", "value", "origin"), f"{name} ({values.fingerprint()})")

@@ -253,7 +253,7 @@ def scored(ctx: Context, picture: HealthPicture) -> Iterable[Action]:
         return
     if grade == known.grade and abs(value - known.value) <= 0.05:
         return
-    fact = HealthScored(value=round(value, 4), grade=grade, before=known.grade, terms=terms)  # type: ignore[arg-type]
+    fact = HealthScored(value=round(value, 4), grade=grade, before=known.grade, terms=terms)
     yield append(small.SCORE, "main", lambda state: [fact] if state.at == known.at else [])
 
 

@@ -1,0 +1,41 @@
+"""The whole command line, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from sparring.cli import control, dlq, doctor, events, health, questions, settings, sql, status, up, why
+from sparring.cli.agent import agent
+from sparring.cli.common import AsJson, At, Data, Nats
+from sparring.cli.sprt import sprt
+
+HELP = "Sparring: a coordination plane for self-play training. One log; every command is a reader of it."
+# in the order in which `spar --help` lists them
+COMMANDS: tuple[Callable[..., None], ...] = (
+    up.up, status.status, why.why, status.nodes, questions.tasks, status.models, status.data, questions.datasets,
+    questions.slots, health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, sprt,
+    settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, control.rollback,
+)  # fmt: skip
+
+
+def lanes(context: typer.Context, nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """Each lane: iteration, stage, what it waits for, games, model, Elo; `add FILE` registers lanes."""
+    if context.invoked_subcommand is None:
+        status.lanes(nats, data, at, as_json)
+
+
+def build() -> typer.Typer:
+    app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    for command in COMMANDS:
+        app.command()(command)
+    # the agent has options of its own
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(context_settings=passed_on)(agent)
+    of_lanes = typer.Typer(invoke_without_command=True)
+    of_lanes.callback(invoke_without_command=True)(lanes)
+    of_lanes.command("add")(control.add_lanes)
+    app.add_typer(of_lanes, name="lanes")
+    app.add_typer(dlq.app, name="dlq")
+    return app
