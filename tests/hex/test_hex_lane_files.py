@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,10 @@ def test_ten_lines_without_dependencies_are_an_engine(tmp_path: Path) -> None:
     assert len((tmp_path / "a/games.jsonl").read_text().splitlines()) == 25
     assert call(DICE, "selfplay", job, tmp_path / "b")["files"] == result["files"]
     assert DICE.auto == ("sync",)
+
+
+def test_the_lane_in_the_readme_loads(tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```toml\n(.*?)```", (ROOT / "examples/hex/README.md").read_text(), re.DOTALL)
+    (tmp_path / "lane.toml").write_text(snippet)
+    (lane,) = load_lanes(tmp_path / "lane.toml")
+    assert lane.needs["train"].gpu

@@ -12,6 +12,7 @@ import pytest
 from sparring_hex.job import BadJob, Refused, read_job
 from sparring_hex.network import Network
 from sparring_hex.program import Desk, sha256
+from sparring_hex.rules import Rules
 from sparring_hex.shards import Data, load_shard, save_shard
 from sparring_hex.train import train
 from sparring_hex.training import Recipe, Trainer, losses
@@ -123,3 +124,14 @@ def test_a_model_beats_random_play_and_generation_0_after_a_small_training(do: D
     _, first = do("evaluate", {"pairs": 15, "simulations": 2, "opening_plies": 2}, candidate=model)
     assert random["score"] >= 0.8
     assert first["score"] >= 0.6
+
+
+def test_a_turned_position_keeps_its_policy_on_legal_moves(shard: Path) -> None:
+    recipe, rules = Recipe(lr=0.01, l2=0, batch_size=256, value_mix=0.5, seed=0), Rules("hex", {"board_size": 3})
+    data, network = load_shard(shard), Network(rules.features, rules.actions, 8)
+    straight, _ = Trainer(network, data, recipe, None)._batch()
+    turned, _ = Trainer(network, data, recipe, rules.rotation())._batch()
+    moved = (straight.planes != turned.planes).any(axis=1).sum()
+    assert 64 < moved < 192, "about half of the batch is turned"
+    assert not turned.policy[~turned.legal].any()
+    assert (turned.legal == (turned.planes[:, :9] + turned.planes[:, 9:] == 0)).all()

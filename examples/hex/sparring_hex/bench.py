@@ -65,9 +65,12 @@ class Bench:
             "evaluate", 0, {"pairs": pairs, "openings_seed": self.seed, **work}, {"candidate": str(model)}
         )
         score, games = found["score"], found["games"]
-        bounded = min(max(score, 0.5 / games), 1 - 0.5 / games)  # all won still says no more than the games can
-        elo = -400 * math.log10(1 / bounded - 1)
-        return f"{score:7.1%} of {games} games, {elo:+5.0f} Elo, {time.monotonic() - began:5.1f} s"
+        if score in (0, 1):  # rule of three: the 95 % bound when all games end alike
+            sign, bound = ("more than", 3 / games) if score else ("less than", 1 - 3 / games)
+        else:
+            sign, bound = "", 1 - score
+        elo = 400 * math.log10((1 - bound) / bound)
+        return f"{score:7.1%} of {games} games, {sign} {elo:+.0f} Elo, {time.monotonic() - began:.1f} s"
 
 
 def main() -> None:
