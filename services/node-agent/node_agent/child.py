@@ -73,7 +73,6 @@ class Child:
             try:
                 self._process = await asyncio.create_subprocess_exec(
                     *self._argv,
-                    cwd=self._folder,
                     env={**os.environ, **self._env},
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.PIPE,
