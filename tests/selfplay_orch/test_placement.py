@@ -7,12 +7,12 @@ import random
 import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
+
 from selfplay_orch.core.limits import NODE
 from selfplay_orch.core.picture import WorkPicture
 from selfplay_orch.core.plan import plan
 from selfplay_orch.core.shares import capped, shares
 from selfplay_orch.settings import Settings
-
 from sparring.contracts.base import Fact
 from sparring.contracts.health import BackpressureChanged, ClusterSwitched, NodeJoined, NodeLost
 from sparring.contracts.lanes import LaneSpec
@@ -91,7 +91,11 @@ def test_a_seat_is_filled_again_when_its_task_ended() -> None:
     one.tick()
     task = one.of(TaskAssigned)[0].task
     one.add(TaskStarted(task=task, attempt=1, node="n1"))
-    one.add(TaskFinished(task=task, attempt=1, node="n1", kind="selfplay", lane="hex", seconds=1, files=(), evidence={"games": 5}))
+    one.add(
+        TaskFinished(
+            task=task, attempt=1, node="n1", kind="selfplay", lane="hex", seconds=1, files=(), evidence={"games": 5}
+        )
+    )
     one.tick()
     assert len(one.of(TaskAssigned)) == 2
     assert one.of(SeatTaken)[-1].freed == (f"{task}-1",)
@@ -182,7 +186,9 @@ def test_every_term_of_the_score_stands_in_the_plan() -> None:
             "quality penalty", "momentum", "boost"} <= names  # fmt: skip
 
 
-@any_given(st.dictionaries(st.text(min_size=1, max_size=3), st.floats(0.01, 100), min_size=1, max_size=12), st.floats(0.05, 1))
+@any_given(
+    st.dictionaries(st.text(min_size=1, max_size=3), st.floats(0.01, 100), min_size=1, max_size=12), st.floats(0.05, 1)
+)
 def test_shares_add_up_and_keep_the_quota(scores: dict[str, float], quota: float) -> None:
     limit = max(quota, 1 / len(scores))
     found = capped(scores, limit)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from selfplay_orch.core.task import TASK, cancel, failed, finished, request, started
 from selfplay_orch.settings import Settings
-
 from sparring.contracts.base import Fact
 from sparring.contracts.parts import TaskSpec
 from sparring.contracts.selfplay_orch import (
@@ -31,7 +31,14 @@ STARTED = TaskStarted(task="t", attempt=1, node="n1")
 
 
 def report(attempt: int = 1, **more: object) -> ReportTaskFinished:
-    values: dict[str, object] = {"task": "t", "attempt": attempt, "node": "n1", "seconds": 1, "files": (), "evidence": {"a": 1}}
+    values: dict[str, object] = {
+        "task": "t",
+        "attempt": attempt,
+        "node": "n1",
+        "seconds": 1,
+        "files": (),
+        "evidence": {"a": 1},
+    }
     return ReportTaskFinished.model_validate(values | more)
 
 

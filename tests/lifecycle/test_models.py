@@ -1,0 +1,203 @@
+"""Registration behind the fencing token, sequential gates, promotion, rollback, curriculum: each rule in its words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given as any_given
+from hypothesis import strategies as st
+
+from lifecycle.core.curriculum import weight
+from lifecycle.core.decide import abandon, close, record, register, roll_back
+from lifecycle.core.evolve import LANE
+from lifecycle.core.plan import ModelsPicture, plan
+from lifecycle.core.verdict import again, verdict
+from lifecycle.settings import Settings
+from sparring.contracts.base import Fact
+from sparring.contracts.lanes import GateRules, LaneSpec
+from sparring.contracts.lifecycle import (
+    AbandonMatch,
+    CloseGate,
+    CurriculumRebalanced,
+    EvaluationRequested,
+    GateDecided,
+    GateOpened,
+    Lineage,
+    MatchRecorded,
+    MatchRefused,
+    MeasurementOpened,
+    ModelPromoted,
+    ModelRefused,
+    ModelRegistered,
+    ModelRejected,
+    ModelRolledBack,
+    RecordMatch,
+    RegisterModel,
+    RollBack,
+    RollbackRefused,
+)
+from sparring.contracts.parts import Artifact
+from sparring.contracts.pipeline import LaneRegistered
+from sparring.contracts.selfplay_orch import RequestTask, TaskFinished, TaskRequested
+from sparring.testing import given
+from sparring.testing.world import World
+
+A, B, C = "a" * 64, "b" * 64, "c" * 64
+DATA = "d" * 64
+RULES = GateRules(elo1=50, max_pairs=400, pairs_per_task=100, anchor_pairs=50)
+
+
+def artifact(model: str) -> Artifact:
+    return Artifact(name="model", role="model", sha256=model, bytes=1)
+
+
+def order(model: str = A, token: int = 5, task: str = "t1", **more: Any) -> RegisterModel:
+    lineage = Lineage(
+        parent="", dataset=DATA, task=task, iteration="hex-1", code_version="1", settings_hash="s", slot_token=token
+    )
+    values: dict[str, Any] = {"lane": "hex", "model": model, "artifact": artifact(model), "lineage": lineage,
+                              "evidence": {"steps": 1}, "rules": RULES}  # fmt: skip
+    return RegisterModel(**(values | more))
+
+
+def match(counts: tuple[int, ...], task: str = "hex-g1-e1", gate: str = "hex-g1", **more: Any) -> RecordMatch:
+    values: dict[str, Any] = {"games": 2 * sum(counts), "settings": {}}
+    return RecordMatch(lane="hex", gate=gate, task=task, counts=counts, **(values | more))
+
+
+def facts(*orders: RegisterModel) -> list[Fact]:
+    story = given(LANE)
+    for one in orders:
+        story = story.when(register, one)._told()
+    return [fact if isinstance(fact, Fact) else fact[1] for fact in story.facts]
+
+
+WON, LOST, EVEN = (0, 5, 20, 45, 30), (30, 45, 20, 5, 0), (10, 20, 40, 20, 10)
+
+
+def test_a_model_is_registered_with_its_gate_once() -> None:
+    given(LANE).when(register, order()).then_types(ModelRegistered, GateOpened).asked_again_changes_nothing(
+        register, order()
+    )
+
+
+def test_a_stale_fencing_token_is_refused() -> None:
+    given(LANE, *facts(order(token=9))).when(register, order(B, token=5, task="t2")).then_types(ModelRefused)
+
+
+def test_equal_weights_from_another_cause_are_refused() -> None:
+    given(LANE, *facts(order())).when(register, order(A, token=6, task="t2")).then_types(ModelRefused)
+
+
+def test_a_model_without_evidence_is_refused() -> None:
+    given(LANE).when(register, order(evidence={})).then_types(ModelRefused)
+
+
+def test_a_clear_win_is_one_decision_up_to_the_curriculum() -> None:
+    given(LANE, *facts(order())).when(record, match(WON)).then_types(
+        MatchRecorded, GateDecided, ModelPromoted, MeasurementOpened, CurriculumRebalanced
+    )
+
+
+def test_a_clear_loss_is_rejected() -> None:
+    given(LANE, *facts(order())).when(record, match(LOST)).then_types(
+        MatchRecorded, GateDecided, ModelRejected, CurriculumRebalanced
+    )
+
+
+def test_an_undecided_gate_waits_and_a_repeated_report_changes_nothing() -> None:
+    given(LANE, *facts(order())).when(record, match(EVEN)).then_types(MatchRecorded).asked_again_changes_nothing(
+        record, match(EVEN)
+    )
+
+
+def test_zero_games_never_pass() -> None:
+    given(LANE, *facts(order())).when(record, match((0, 0, 0, 0, 0))).then_types(MatchRefused)
+    story = given(LANE, *facts(order())).when(close, CloseGate(lane="hex", gate="hex-g1", reason="late"))
+    decided = story.outcome[0]
+    assert isinstance(decided, GateDecided)
+    assert (decided.verdict, decided.reason) == ("rejected", "no_games")
+
+
+def test_counts_that_contradict_the_games_are_refused() -> None:
+    given(LANE, *facts(order())).when(record, match(WON, games=7)).then_types(MatchRefused)
+
+
+def test_a_match_of_an_unknown_gate_is_refused() -> None:
+    given(LANE).when(record, match(WON, gate="nobody")).then_types(MatchRefused)
+
+
+def test_three_lost_evaluations_end_the_gate_on_what_was_played() -> None:
+    asked = [
+        EvaluationRequested(lane="hex", gate="hex-g1", task=f"e{n}", pairs=100, opening_offset=100 * n)
+        for n in range(3)
+    ]
+    story = given(LANE, *facts(order()), *asked)
+    for number in range(2):
+        story = story.when(abandon, AbandonMatch(lane="hex", gate="hex-g1", task=f"e{number}", reason="x")).then_types(
+            MatchRefused
+        )
+    story.when(abandon, AbandonMatch(lane="hex", gate="hex-g1", task="e2", reason="x")).then_types(
+        MatchRefused, GateDecided, ModelRejected, CurriculumRebalanced
+    )
+
+
+def test_a_rollback_names_both_and_is_no_promotion() -> None:
+    first = given(LANE, *facts(order())).when(record, match(WON))._told()
+    second = first.when(register, order(B, token=6, task="t2"))._told()
+    promoted = second.when(record, match(WON, gate="hex-g2", task="hex-g2-e1"))._told()
+    story = promoted.when(roll_back, RollBack(lane="hex", by="me", reason="worse"))
+    assert isinstance(story.outcome[0], ModelRolledBack)
+    assert (story.outcome[0].model, story.outcome[0].to) == (B, A)
+    story.then_types(ModelRolledBack)
+
+
+def test_a_rollback_without_production_is_refused() -> None:
+    given(LANE).when(roll_back, RollBack(lane="hex", by="me", reason="x")).then_types(RollbackRefused)
+
+
+@any_given(st.lists(st.integers(0, 60), min_size=5, max_size=5))
+def test_a_verdict_can_be_computed_again_from_its_fact(counts: list[int]) -> None:
+    found = verdict(counts, RULES, over=True)
+    assert found is not None
+    fact = GateDecided(lane="hex", gate="g", candidate=A, baseline="", iteration="i", verdict=found.verdict, reason=found.reason,
+                       counts=tuple(counts), statistics=found.statistics, rules=RULES, policy="p", settings_hash="s")  # fmt: skip
+    assert again(GateDecided.model_validate_json(fact.model_dump_json())) == found
+    assert sum(counts) > 0 or found.reason == "no_games"
+
+
+@any_given(st.floats(0, 1), st.integers(0, 500), st.booleans(), st.booleans())
+def test_the_curriculums_weight_stays_in_its_band(score: float, games: int, has_model: bool, promoted: bool) -> None:
+    value, terms = weight(score, games, (), has_model=has_model, promoted=promoted)
+    assert 0.5 <= value <= 2.0
+    assert {term.name for term in terms} == {"win rate", "model", "Elo trend", "stale", "verdict"}
+
+
+def test_the_planner_asks_for_games_with_openings_of_their_own_until_the_gate_is_decided() -> None:
+    commands = dict.fromkeys(("selfplay", "evaluate"), ("x", "{job}", "{out}"))
+    spec = LaneSpec.model_validate({"name": "hex", "game": "hex", "commands": commands, "gate": RULES.model_dump()})
+    world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=spec), *facts(order()))
+    for number in (1, 2):
+        world.tick(times=3)
+        task = f"hex-g1-e{number}"
+        request = next(one for one in world.orders(RequestTask) if one.task == task)
+        assert request.spec.work["opening_offset"] == 100 * (number - 1)
+        world.add(TaskRequested(task=task, spec=request.spec, by="lifecycle"))
+        counts = list(EVEN if number == 1 else WON)
+        evidence = {"counts": counts, "games": 2 * sum(counts), "settings": {}}
+        world.add(
+            TaskFinished(
+                task=task, attempt=1, node="n", kind="evaluate", lane="hex", seconds=1, files=(), evidence=evidence
+            )
+        )
+    world.tick(times=3)
+    assert [fact.verdict for fact in world.of(GateDecided)] == ["passed"]
+    assert len(world.of(ModelPromoted)) == 1
+    world.tick(times=3)
+    assert [one.task for one in world.orders(RequestTask)][-1] == "hex-a1-e1"
+
+
+def test_a_gate_that_takes_too_long_is_decided() -> None:
+    world = World(ModelsPicture, plan, Settings(gate_s=100), *facts(order()))
+    world.tick(101)
+    assert [fact.reason for fact in world.of(GateDecided)] == ["no_games"]

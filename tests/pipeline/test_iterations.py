@@ -1,0 +1,263 @@
+"""A lane's iteration from collecting to closing, and every way in which it could stand still."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pipeline.core.lane import LANE, pause, register, resume
+from pipeline.core.picture import LoopPicture
+from pipeline.core.plan import plan
+from pipeline.core.quality import good_enough, quality
+from pipeline.settings import Settings
+from sparring.contracts.base import Fact
+from sparring.contracts.lanes import LaneSpec, QualityRules
+from sparring.contracts.lifecycle import CloseGate, GateDecided, Lineage, ModelRefused, ModelRegistered, RegisterModel
+from sparring.contracts.parts import Artifact, Check
+from sparring.contracts.pipeline import (
+    CollectionFinished,
+    EvaluationStarted,
+    ExportFinished,
+    IterationClosed,
+    IterationOpened,
+    LaneEdited,
+    LaneOrderRefused,
+    LanePaused,
+    LaneRegistered,
+    LaneResumed,
+    PauseLane,
+    QualityRefused,
+    RegisterLane,
+    ResumeLane,
+    StageExtended,
+    StageRetried,
+    TrainingFinished,
+    TrainingStarted,
+)
+from sparring.contracts.selfplay_orch import RequestTask, TaskAbandoned, TaskFinished, TaskRequested, TaskStarted
+from sparring.contracts.sync import BatchAdmitted, DatasetSealed, SealDataset
+from sparring.contracts.training_slots import ClaimSlot, ReleaseSlot, RenewSlot, SlotClaimed
+from sparring.invariants import every_wait_has_a_deadline
+from sparring.testing import at, given
+from sparring.testing.world import World
+
+SHA = "a" * 64
+COMMANDS = dict.fromkeys(("selfplay", "export", "train", "evaluate"), ("x", "{job}", "{out}"))
+
+
+def lane(**more: Any) -> LaneSpec:
+    rules = {"min_positions": 100, "min_new_games": 10, "export_cooldown_s": 0, "window_iterations": 2}
+    return LaneSpec.model_validate({"name": "hex", "game": "hex", "commands": COMMANDS, "iteration": rules} | more)
+
+
+def artifact(role: str) -> Artifact:
+    return Artifact(name=role, role=role, sha256=SHA, bytes=1)
+
+
+def admitted(batch: str = "b1") -> BatchAdmitted:
+    return BatchAdmitted(
+        batch=batch, lane="hex", games=10, positions=100, model="", sha256=SHA, url="u", check=Check(ok=True)
+    )
+
+
+class Loop(World):
+    """A lane with the rest of the loop played by hand."""
+
+    def __init__(self, spec: LaneSpec | None = None, *facts: Fact) -> None:
+        super().__init__(LoopPicture, plan, Settings(), LaneRegistered(lane="hex", spec=spec or lane()), *facts)
+        self.tick(times=2)
+
+    def collected(self) -> Loop:
+        self.add(admitted(f"b{len(self.facts)}"))
+        self.tick(times=2)
+        return self
+
+    def sealed(self) -> Loop:
+        iteration = self.orders(SealDataset)[-1].iteration
+        self.add(DatasetSealed(iteration=iteration, lane="hex", dataset=SHA, batches=(), games=10, positions=100,
+                               new_games=10, new_positions=100))  # fmt: skip
+        self.tick(times=2)
+        return self
+
+    def done(self, kind: str, role: str, evidence: dict[str, Any]) -> Loop:
+        request = [one for one in self.orders(RequestTask) if one.spec.kind == kind][-1]
+        self.add(TaskRequested(task=request.task, spec=request.spec, by="pipeline"))
+        self.add(TaskStarted(task=request.task, attempt=1, node="n"))
+        files = (artifact(role),) if role else ()
+        self.add(
+            TaskFinished(
+                task=request.task, attempt=1, node="n", kind=kind, lane="hex", seconds=1, files=files, evidence=evidence
+            )
+        )
+        self.tick(times=2)
+        return self
+
+    def exported(self, coverage: float = 1.0) -> Loop:
+        return self.done("export", "shard", {"positions": 100, "coverage": {"policy": coverage}, "duplicates": 0.0})
+
+    def slot(self) -> Loop:
+        holder = self.orders(ClaimSlot)[-1].holder
+        self.add(SlotClaimed(lane="hex", holder=holder, until=at(self.now + 90), waited_s=0, held=1, limit=3))
+        self.tick(times=2)
+        return self
+
+    def registered(self) -> Loop:
+        order = self.orders(RegisterModel)[-1]
+        self.add(
+            ModelRegistered(
+                lane="hex", model=order.model, number=1, artifact=order.artifact, lineage=order.lineage, evidence={}
+            )
+        )
+        self.tick(times=2)
+        return self
+
+    def decided(self, verdict: str = "passed") -> Loop:
+        iteration = self.of(IterationOpened)[-1].iteration
+        reason = "accepted_h1" if verdict == "passed" else "accepted_h0"
+        self.add(GateDecided(lane="hex", gate="hex-g1", candidate=SHA, baseline="", iteration=iteration, verdict=verdict,
+                             reason=reason, counts=(1,) * 5, statistics=None, rules=lane().gate, policy="p", settings_hash="s"))  # type: ignore[arg-type]  # fmt: skip
+        self.tick()
+        return self
+
+
+TRAINED = {"steps": 10}
+
+
+def test_an_iteration_goes_from_collecting_to_the_next_one() -> None:
+    loop = Loop().collected().sealed().exported().slot().done("train", "model", TRAINED).registered().decided()
+    assert [(fact.outcome, fact.model) for fact in loop.of(IterationClosed)] == [("promoted", SHA)]
+    assert [fact.number for fact in loop.of(IterationOpened)] == [1, 2]
+    assert loop.of(IterationOpened)[-1].games_before == 10
+    assert list(every_wait_has_a_deadline(loop.facts)) == []
+    assert len(loop.orders(ReleaseSlot)) == 1
+
+
+def test_the_fencing_token_travels_from_the_claim_to_the_registration() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    token = next(one.sequence for one in loop.facts if isinstance(one.fact, SlotClaimed))
+    train = [one for one in loop.orders(RequestTask) if one.spec.kind == "train"][-1]
+    assert train.spec.slot_token == token
+    assert train.spec.exclusive
+    loop.done("train", "model", TRAINED)
+    assert loop.orders(RegisterModel)[-1].lineage.slot_token == token
+
+
+def test_nothing_is_exported_before_enough_is_admitted() -> None:
+    loop = Loop()
+    loop.tick(times=3)
+    assert loop.of(CollectionFinished) == []
+    loop.collected()
+    assert len(loop.of(CollectionFinished)) == 1
+
+
+def test_games_that_come_while_an_iteration_trains_count_for_the_next() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    loop.add(admitted("later"))
+    loop.done("train", "model", TRAINED).registered().decided("rejected")
+    loop.tick(times=2)
+    assert [fact.iteration for fact in loop.of(CollectionFinished)] == ["hex-1", "hex-2"]
+
+
+def test_bad_data_blocks_with_numbers_and_asks_for_more() -> None:
+    loop = Loop().collected().sealed().exported(coverage=0.5)
+    assert [term.name for term in loop.of(QualityRefused)[0].terms][1] == "policy coverage"
+    assert loop.of(ExportFinished) == []
+    assert list(every_wait_has_a_deadline(loop.facts)) == []
+
+
+def test_a_completion_without_evidence_is_tried_again_and_then_the_iteration_closes() -> None:
+    loop = Loop().collected().sealed()
+    for _ in range(3):
+        loop.done("export", "", {"positions": 0})
+        loop.tick(times=3)
+    assert [fact.attempt for fact in loop.of(StageRetried)] == [2, 3]
+    assert [fact.outcome for fact in loop.of(IterationClosed)] == ["failed"]
+    assert [fact.number for fact in loop.of(IterationOpened)] == [1, 2]
+
+
+def test_an_abandoned_training_gives_its_slot_back() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    task = [one for one in loop.orders(RequestTask) if one.spec.kind == "train"][-1]
+    loop.add(TaskRequested(task=task.task, spec=task.spec, by="pipeline"))
+    loop.add(TaskAbandoned(task=task.task, kind="train", lane="hex", reason="x", attempts=3))
+    loop.tick(times=2)
+    assert len(loop.orders(ReleaseSlot)) == 1
+    assert [order.holder for order in loop.orders(ClaimSlot)] == ["hex-1-1", "hex-1-2"]
+
+
+def test_the_slot_is_renewed_until_the_agent_runs_the_task() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    loop.tick(31)
+    loop.tick(31)
+    assert len(loop.orders(RenewSlot)) >= 1
+    assert {order.token for order in loop.orders(RenewSlot)} == {loop.of(TrainingStarted)[0].token}
+
+
+def test_a_refused_model_closes_the_iteration_with_the_reason() -> None:
+    loop = Loop().collected().sealed().exported().slot().done("train", "model", TRAINED)
+    loop.add(ModelRefused(lane="hex", model=SHA, iteration="hex-1", reason="stale token", token=1, highest_token=2))
+    loop.tick()
+    assert "stale token" in loop.of(IterationClosed)[0].reason
+
+
+def test_a_late_gate_is_closed_and_never_waited_for() -> None:
+    loop = Loop().collected().sealed().exported().slot().done("train", "model", TRAINED).registered()
+    assert len(loop.of(EvaluationStarted)) == 1
+    loop.tick(7201)
+    assert len(loop.orders(CloseGate)) == 1
+    loop.tick(700)
+    assert [fact.outcome for fact in loop.of(IterationClosed)] == ["failed"]
+
+
+def test_collecting_past_its_deadline_extends_and_says_why() -> None:
+    loop = Loop()
+    loop.tick(7201)
+    assert [fact.reason for fact in loop.of(StageExtended)] == ["games still come in"]
+
+
+def test_a_manual_lane_waits_with_that_reason() -> None:
+    loop = Loop(lane(auto=("sync",))).collected()
+    assert loop.of(CollectionFinished) == []
+    loop.tick(7201)
+    assert "by hand" in loop.of(StageExtended)[0].reason
+
+
+def test_a_disabled_lane_opens_no_iteration() -> None:
+    assert Loop(lane(enabled=False)).of(IterationOpened) == []
+
+
+def test_a_stale_planner_opens_no_second_iteration() -> None:
+    loop = Loop()
+    loop.tick(up_to=1, times=3)
+    assert len(loop.of(IterationOpened)) == 1
+
+
+def test_a_lane_is_registered_once_and_edited_by_name() -> None:
+    order = RegisterLane(lane="hex", spec=lane())
+    story = given(LANE).when(register, order).then_types(LaneRegistered).asked_again_changes_nothing(register, order)
+    story = story.when(register, RegisterLane(lane="hex", spec=lane(task_target_s=7.0)))
+    assert isinstance(story.outcome[0], LaneEdited)
+    assert story.outcome[0].changed == ("task_target_s",)
+
+
+def test_orders_that_undo_each_other_are_refused_when_they_are_older() -> None:
+    story = given(LANE, LaneRegistered(lane="hex", spec=lane()))
+    story = story.when(pause, PauseLane(lane="hex", revision=5, by="me")).then_types(LanePaused)
+    story.when(resume, ResumeLane(lane="hex", revision=4, by="me")).then_types(LaneOrderRefused)
+    story.when(resume, ResumeLane(lane="hex", revision=6, by="me")).then_types(LaneResumed)
+    given(LANE).when(pause, PauseLane(lane="none", revision=1, by="me")).then_types(LaneOrderRefused)
+
+
+def test_quality_is_the_mean_of_its_parts() -> None:
+    value, terms = quality({"policy": 1.0}, 0.05, 1.0, 10, QualityRules())
+    assert value == pytest.approx((1 + 0.5 + 1 + 1) / 4)
+    assert good_enough(terms)
+    assert not good_enough(quality({}, 0.0, 1.0, 10, QualityRules())[1])
+
+
+def test_lineage_names_data_and_token() -> None:
+    loop = Loop().collected().sealed().exported().slot().done("train", "model", TRAINED)
+    lineage: Lineage = loop.orders(RegisterModel)[-1].lineage
+    assert (lineage.dataset, lineage.iteration, lineage.parent) == (SHA, "hex-1", "")
+    assert [fact.evidence for fact in loop.of(TrainingFinished)] == [TRAINED]

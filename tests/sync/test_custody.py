@@ -1,0 +1,253 @@
+"""Custody: nothing is admitted unchecked, nothing is lost without proof, sums always balance."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given as any_given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from sparring.contracts.health import NodeJoined, NodeLost
+from sparring.contracts.node_agent import ReleaseCustody, UploadBatch
+from sparring.contracts.parts import Check
+from sparring.contracts.sync import (
+    BatchAdmitted,
+    BatchLost,
+    BatchQuarantined,
+    BatchRetired,
+    BatchStored,
+    DatasetRefused,
+    DatasetSealed,
+    GamesRecorded,
+    GamesRefused,
+    RecordGames,
+    ReportStored,
+    ReportTransferFailed,
+    SealDataset,
+    TransferFailed,
+    TransferGranted,
+)
+from sparring.decider import Context
+from sparring.invariants import games_are_conserved, limits_are_kept
+from sparring.testing import at, given
+from sparring.testing.world import World
+from sync.core.batch import BATCH, failed, record, stored
+from sync.core.dataset import DATASET, seal
+from sync.core.picture import CustodyPicture, Node
+from sync.core.plan import plan, urgency
+from sync.settings import Settings
+
+SHA, OTHER = "a" * 64, "b" * 64
+GOOD = Check(ok=True, games=10, positions=100, policy_coverage=1.0, mean_plies=10)
+
+
+def order(task: str = "t", **more: Any) -> RecordGames:
+    values: dict[str, Any] = {"batch": f"{task}-1", "lane": "hex", "task": task, "attempt": 1, "node": "n1", "model": "",
+                              "sha256": SHA, "bytes": 10, "games": 10, "positions": 100, "check": GOOD}  # fmt: skip
+    return RecordGames(**(values | more))
+
+
+def recorded(task: str = "t", **more: Any) -> GamesRecorded:
+    return GamesRecorded.model_validate(order(task, **more).model_dump())
+
+
+def granted(task: str = "t") -> TransferGranted:
+    return TransferGranted(batch=f"{task}-1", node="n1", grant=1, until=at(120), urgency=1)
+
+
+def report(task: str = "t") -> ReportStored:
+    return ReportStored(batch=f"{task}-1", node="n1", url=f"nats://ARTIFACTS/{SHA}", sha256=SHA, bytes=10)
+
+
+def joined(node: str = "n1", *, ephemeral: bool = False) -> NodeJoined:
+    return NodeJoined(node=node, boot="b", build="1", compatible=True, ephemeral=ephemeral, tags=(), kinds=(), machine=node,
+                      cores=8, memory_bytes=2**35, gpus=(), seats=1)  # fmt: skip
+
+
+def test_a_batch_is_recorded_once() -> None:
+    given(BATCH).when(record, order()).then_types(GamesRecorded).asked_again_changes_nothing(record, order())
+
+
+def test_a_record_without_games_is_refused() -> None:
+    given(BATCH).when(record, order(games=0)).then_types(GamesRefused)
+
+
+def test_identity_is_the_cause_and_never_the_content() -> None:
+    given(BATCH).when(record, order(batch="copied-1")).then_types(GamesRefused)
+    world = World(CustodyPicture, plan, Settings(), joined(), recorded("t1"), recorded("t2"), recorded("t3"))
+    world.tick()
+    assert {fact.batch for fact in world.of(TransferGranted)} == {"t1-1", "t2-1", "t3-1"}
+
+
+def test_what_arrived_whole_and_sound_is_admitted() -> None:
+    given(BATCH, recorded(), granted()).when(stored, report(), gathered=(SHA, 10)).then_types(
+        BatchStored, BatchAdmitted
+    )
+
+
+def test_another_hash_in_the_store_is_quarantined() -> None:
+    given(BATCH, recorded(), granted()).when(stored, report(), gathered=(OTHER, 10)).then_types(BatchQuarantined)
+
+
+def test_a_flaw_that_verification_found_is_quarantined_and_never_deleted() -> None:
+    bad = Check(ok=False, reason="NaN in policy")
+    given(BATCH, recorded(check=bad), granted()).when(stored, report(), gathered=(SHA, 10)).then_types(
+        BatchStored, BatchQuarantined
+    )
+
+
+def test_missing_policy_targets_are_quarantined() -> None:
+    thin = Check(ok=True, policy_coverage=0.5)
+    given(BATCH, recorded(check=thin), granted()).when(stored, report(), gathered=(SHA, 10)).then_types(
+        BatchStored, BatchQuarantined
+    )
+
+
+def test_a_failed_transfer_goes_back_to_the_queue() -> None:
+    failure = ReportTransferFailed(batch="t-1", grant=1, reason="x")
+    story = given(BATCH, recorded(), granted()).when(failed, failure).then_types(TransferFailed)
+    story.asked_again_changes_nothing(failed, failure)
+
+
+def test_a_failed_transfer_does_not_look_fresh() -> None:
+    batch = BATCH.initial
+    for one in World(CustodyPicture, plan, Settings(), recorded()).facts:
+        batch = BATCH.evolve(batch, one)
+    tried = replace(batch, failures=1)
+    assert urgency(tried, Node(), at(100), 3600) == 0.8 * urgency(batch, Node(), at(100), 3600)
+    assert urgency(batch, Node(ephemeral=True), at(0), 3600) == 3 * urgency(batch, Node(), at(0), 3600)
+
+
+def test_grants_keep_the_limits_of_node_and_cluster() -> None:
+    many = [recorded(f"t{n}", node=f"n{n % 4}") for n in range(40)]
+    world = World(CustodyPicture, plan, Settings(), *many)
+    world.tick(times=4)
+    assert len(world.of(TransferGranted)) == 8
+    assert list(limits_are_kept(world.facts)) == []
+    assert len(world.orders(UploadBatch)) == 8
+
+
+def test_a_grant_whose_lease_ended_is_given_again() -> None:
+    world = World(CustodyPicture, plan, Settings(lease_s=10), joined(), recorded())
+    world.tick()
+    world.tick(11)
+    assert len(world.of(TransferFailed)) == 1
+    world.tick(5, times=2)
+    assert [fact.grant for fact in world.of(TransferGranted)] == [1, 2]
+
+
+def test_the_nodes_copy_is_released_only_once_the_store_has_it() -> None:
+    world = World(CustodyPicture, plan, Settings(), joined(), recorded())
+    world.tick(times=2)
+    assert world.orders(ReleaseCustody) == []
+    admitted = BatchAdmitted(
+        batch="t-1", lane="hex", games=10, positions=100, model="", sha256=SHA, url="u", check=GOOD
+    )
+    world.add(admitted)
+    world.tick()
+    assert [one.batch for one in world.orders(ReleaseCustody)] == ["t-1"]
+
+
+def test_games_are_lost_only_with_proof() -> None:
+    world = World(CustodyPicture, plan, Settings(gone_s=1000), joined(), recorded())
+    world.add(NodeLost(node="n1", boot="b", reason="silent", silent_s=20, limit_s=20))
+    world.tick(900, times=2)
+    assert world.of(BatchLost) == []
+    world.tick(101)
+    assert [fact.games for fact in world.of(BatchLost)] == [10]
+
+
+def test_a_node_that_comes_back_still_has_its_games() -> None:
+    world = World(CustodyPicture, plan, Settings(gone_s=1000), joined(), recorded())
+    world.add(NodeLost(node="n1", boot="b", reason="silent", silent_s=20, limit_s=20), joined())
+    world.tick(2000, times=2)
+    assert world.of(BatchLost) == []
+
+
+def shelf(*tasks: str) -> CustodyPicture:
+    picture = CustodyPicture()
+    facts = [
+        BatchAdmitted(batch=f"{t}-1", lane="hex", games=10, positions=100, model="", sha256=SHA, url="u", check=GOOD)
+        for t in tasks
+    ]
+    for one in World(CustodyPicture, plan, Settings(), *facts).facts:
+        picture.apply(one)
+    return picture
+
+
+def test_a_data_set_is_the_newest_that_fits_and_everything_new() -> None:
+    picture = shelf("t1", "t2", "t3", "t4")
+    sealing = SealDataset(iteration="hex-2", lane="hex", window_positions=300, since_games=20)
+    story = given(DATASET).when(seal, sealing, picture=picture)
+    sealed = story.outcome[0]
+    assert isinstance(sealed, DatasetSealed)
+    assert [one.batch for one in sealed.batches] == ["t2-1", "t3-1", "t4-1"]
+    assert (sealed.new_games, sealed.new_positions, sealed.positions) == (20, 200, 300)
+    story.then_types(DatasetSealed).asked_again_changes_nothing(seal, sealing, picture=picture)
+
+
+def test_a_data_set_without_anything_new_is_refused() -> None:
+    sealing = SealDataset(iteration="hex-2", lane="hex", window_positions=300, since_games=20)
+    given(DATASET).when(seal, sealing, picture=shelf("t1", "t2")).then_types(DatasetRefused)
+
+
+def test_deletion_is_a_fact_about_what_no_data_set_reaches() -> None:
+    world = World(CustodyPicture, plan, Settings(keep_datasets=1, keep_s=100), joined())
+    for number in range(3):
+        task = f"t{number}"
+        world.add(recorded(task))
+        world.add(
+            BatchAdmitted(
+                batch=f"{task}-1",
+                lane="hex",
+                games=10,
+                positions=100,
+                model="",
+                sha256=SHA,
+                url=f"u{number}",
+                check=GOOD,
+            )
+        )
+        ctx = replace(world.context(), settings=Settings())
+        sealing = SealDataset(iteration=f"hex-{number}", lane="hex", window_positions=1, since_games=10 * number)
+        world.add(*seal(sealing, DATASET.initial, ctx))
+    world.tick()
+    assert world.of(BatchRetired) == [], "too young"
+    world.tick(101)
+    assert [(fact.batch, fact.replicas) for fact in world.of(BatchRetired)] == [("t0-1", ("u0",)), ("t1-1", ("u1",))]
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["record", "store", "break", "time", "lose", "join"]), st.integers(0, 5)), max_size=40
+)
+
+
+@examples(max_examples=50, deadline=None)
+@any_given(STEPS)
+def test_sums_balance_whatever_happens(steps: list[tuple[str, int]]) -> None:
+    world = World(CustodyPicture, plan, Settings(lease_s=5, gone_s=50), joined())
+    for what, number in steps:
+        ctx = Context(now=at(world.now), settings=Settings(), gathered=(SHA if number % 2 else OTHER, 10))
+        name = f"t{number}-1"
+        state = BATCH.initial
+        for one in world.facts:
+            if one.fact.entity == "batch" and one.fact.id == name:
+                state = BATCH.evolve(state, one)
+        match what:
+            case "record":
+                world.add(*record(order(f"t{number}"), state, ctx))
+            case "store":
+                world.add(*stored(report(f"t{number}"), state, ctx))
+            case "break":
+                world.add(*failed(ReportTransferFailed(batch=name, grant=state.grant, reason="x"), state, ctx))
+            case "lose":
+                world.add(NodeLost(node="n1", boot="b", reason="silent", silent_s=20, limit_s=20))
+            case "join":
+                world.add(joined())
+            case _:
+                world.tick(7 * number)
+        world.tick()
+        assert list(games_are_conserved(world.facts)) == []
+        assert list(limits_are_kept(world.facts)) == []
