@@ -35,7 +35,7 @@ from sparring.readings import kind_of
 from sparring.streams import EVENTS, TELEMETRY
 
 KEEP_SNAPSHOTS = 3
-SNAPSHOT_AFTER = 2_000
+SNAPSHOT_AFTER = 300
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sparring.contracts.health import NodeJoined, NodeLost
 from sparring.contracts.node_agent import ReleaseCustody, UploadBatch
-from sparring.contracts.parts import Check
+from sparring.contracts.parts import Artifact, Check
+from sparring.contracts.pipeline import ExportFinished, IterationClosed
 from sparring.contracts.sync import (
     BatchAdmitted,
     BatchLost,
@@ -26,6 +27,7 @@ from sparring.contracts.sync import (
     ReportStored,
     ReportTransferFailed,
     SealDataset,
+    ShardsRetired,
     TransferFailed,
     TransferGranted,
 )
@@ -217,6 +219,19 @@ def test_deletion_is_a_fact_about_what_no_data_set_reaches() -> None:
     assert world.of(BatchRetired) == [], "too young"
     world.tick(101)
     assert [(fact.batch, fact.replicas) for fact in world.of(BatchRetired)] == [("t0-1", ("u0",)), ("t1-1", ("u1",))]
+
+
+def test_shards_are_retired_once_their_iteration_is_closed() -> None:
+    shard = Artifact(name="shard.npz", role="shard", sha256=SHA, bytes=7, url="u")
+    exported = ExportFinished(iteration="hex-1", lane="hex", dataset=SHA, shards=(shard,), positions=1, coverage={}, duplicates=0,
+                              quality=1, deadline_at=at(9))  # fmt: skip
+    world = World(CustodyPicture, plan, Settings(), exported)
+    world.tick(times=2)
+    assert world.of(ShardsRetired) == []
+    world.add(IterationClosed(iteration="hex-1", lane="hex", outcome="promoted", reason="x", games=1, seconds=1))
+    world.tick(times=3)
+    assert [(fact.replicas, fact.bytes) for fact in world.of(ShardsRetired)] == [(("u",), 7)]
+    assert list(world.context().picture.all.doomed.values()) == ["u"]
 
 
 STEPS = st.lists(

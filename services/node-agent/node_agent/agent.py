@@ -19,7 +19,7 @@ import psutil
 from nats.aio.msg import Msg
 from nats.js.errors import Error as JetStreamError
 
-from node_agent.child import Child
+from node_agent.child import Child, kill_leftovers
 from node_agent.machine import Machine
 from node_agent.settings import AgentSettings
 from node_agent.spool import Spool
@@ -117,7 +117,7 @@ class Agent:
             telemetry.set_up("node-agent", self.settings.node)
             telemetry.salt_with(str(created))
             self.spool = Spool(self.folder / "spool", self.nc, f"node-agent/{self.settings.node}", self.log)
-            self.cache = ArtifactCache(self.folder / "cache")
+            self.cache = ArtifactCache(self.folder / "cache", self.settings.cache_bytes)
             self.machine = Machine(self.folder)
             return True
         return False
@@ -130,8 +130,8 @@ class Agent:
         for file in (self.folder / "tasks").glob("*.json"):
             with contextlib.suppress(ValueError, KeyError, psutil.Error):
                 left = json.loads(file.read_text())
-                if left.get("pid") and psutil.Process(left["pid"]).create_time() == left.get("started"):
-                    os.killpg(left["pid"], signal.SIGKILL)
+                if left.get("pid") and left.get("started"):
+                    kill_leftovers(left["pid"], left["started"])
             with contextlib.suppress(ValueError, KeyError):
                 left = json.loads(file.read_text())
                 report = ReportTaskFailed(task=left["task"], attempt=left["attempt"], node=self.settings.node,
@@ -213,7 +213,7 @@ class Agent:
             return
         self._known.add(running.key)
         self.running[running.key] = running
-        self._note(running)
+        self.note(running)
         self._go(run_task(self, running))
 
     def _stop(self, key: str, reason: str, *, at_once: bool = False) -> None:
@@ -241,7 +241,7 @@ class Agent:
 
     # ---- what tasks need of their agent
 
-    def _note(self, running: Running) -> None:
+    def note(self, running: Running) -> None:
         """Writes down what runs, so that the next life of this agent can end it and say so."""
         folder = self.folder / "tasks"
         folder.mkdir(exist_ok=True)
@@ -266,8 +266,6 @@ class Agent:
         now = time.monotonic()
         if now - running.told_at < 1.0 or not self.nc.is_connected:
             return
-        if running.told_at == 0.0:
-            self._note(running)
         running.told_at = now
         spec = running.order.spec
         reading = TaskProgress(node=self.settings.node, task=running.order.task, lane=spec.lane, kind=spec.kind,

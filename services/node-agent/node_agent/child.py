@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PDEATHSIG = 1
 LAST_LINES = 20
 LONGEST_LINE = 4 * 1024 * 1024
@@ -61,6 +63,7 @@ class Child:
         self._folder, self._env, self._nice, self._memory = folder, env, nice, memory_bytes
         self._process: asyncio.subprocess.Process | None = None
         self.stopped = ""
+        self.on_started: Callable[[], None] = lambda: None
 
     @property
     def pid(self) -> int | None:
@@ -83,6 +86,7 @@ class Child:
                 )
             except OSError as error:
                 raise TaskFailure(f"{self._argv[0]} can't be run: {error.strerror}", permanent=True) from error
+        self.on_started()
         try:
             async with asyncio.timeout(timeout_s):
                 result = await self._listen(on_progress)
@@ -138,3 +142,11 @@ class Child:
     def _sweep(self) -> None:
         """Whatever of the group outlived its leader."""
         self._signal(signal.SIGKILL)
+
+
+def kill_leftovers(leader: int, since: float) -> None:
+    """Ends every process of a group whose leader was ours; `since` keeps a reused process id out."""
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if os.getpgid(one.pid) == leader and one.create_time() >= since - 1:
+                one.kill()

@@ -39,6 +39,7 @@ class AgentSettings(BaseModel):
     seats: int | None = Field(default=None, ge=1)
     machine: str = Field(default_factory=machine_id)
     artifacts: str = "nats://ARTIFACTS"
+    cache_bytes: int = Field(default=20 * 1024**3, gt=0)
     nice: int = Field(default=10, ge=0, le=19)
     grace_s: float = Field(default=60.0, ge=0)
     beat_s: float = Field(default=5.0, gt=0)

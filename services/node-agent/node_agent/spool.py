@@ -43,12 +43,13 @@ class Outcome:
 
 
 class Spool:
-    """Orders in a folder, one chain per task in order; chains don't wait for each other."""
+    """Orders in a folder, published in order per entity, each kept until it is seen."""
 
     def __init__(self, folder: Path, nc: Client, source: str, log: Any) -> None:
         self._folder, self._nc, self._source, self._log = folder, nc, source, log
         self._chains: dict[str, asyncio.Queue[tuple[Path, Outcome, asyncio.Event]]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
+        self._watches: set[asyncio.Task[None]] = set()
         self._serial = 0
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -101,30 +102,44 @@ class Spool:
         return done
 
     async def _work(self, chain: str) -> None:
+        """Publishes a chain's outcomes in order; each is then watched by itself until its owner's fact is there."""
         queue = self._chains[chain]
         while not queue.empty():
             file, outcome, done = queue.get_nowait()
-            await self._deliver(outcome)
-            file.unlink(missing_ok=True)
-            done.set()
+            await self._published(outcome)
+            watch = asyncio.create_task(self._until_seen(file, outcome, done))
+            self._watches.add(watch)
+            watch.add_done_callback(self._watches.discard)
         self._chains.pop(chain, None)
 
-    async def _deliver(self, outcome: Outcome) -> None:
+    async def _published(self, outcome: Outcome) -> None:
         tries = 0
         while True:
             try:
-                if time.monotonic() - outcome.sent_at >= AGAIN_S or not outcome.sent_at:
-                    js = self._nc.jetstream(timeout=5)
-                    body = outcome.body.encode()
-                    await js.publish(outcome.subject, body, headers=dict(outcome.headers), stream=COMMANDS)
-                    outcome.sent_at = time.monotonic()
-                await asyncio.sleep(DELAYS_S[min(tries, len(DELAYS_S) - 1)])
-                if await self._seen(outcome):
-                    return
+                js, body = self._nc.jetstream(timeout=5), outcome.body.encode()
+                await js.publish(outcome.subject, body, headers=dict(outcome.headers), stream=COMMANDS)
+                outcome.sent_at = time.monotonic()
+                return
             except TROUBLE as error:
                 self._log.warning("an outcome waits in the spool", subject=outcome.subject, error=repr(error))
                 await asyncio.sleep(DELAYS_S[min(tries, len(DELAYS_S) - 1)])
+                tries += 1
+
+    async def _until_seen(self, file: Path, outcome: Outcome, done: asyncio.Event) -> None:
+        tries = 0
+        while True:
+            await asyncio.sleep(DELAYS_S[min(tries, len(DELAYS_S) - 1)])
             tries += 1
+            try:
+                if await self._seen(outcome):
+                    break
+            except TROUBLE as error:
+                self._log.warning("an outcome waits in the spool", subject=outcome.subject, error=repr(error))
+                continue
+            if time.monotonic() - outcome.sent_at >= AGAIN_S:
+                await self._published(outcome)
+        file.unlink(missing_ok=True)
+        done.set()
 
     async def _seen(self, outcome: Outcome) -> bool:
         for raw in await JetStreamLog(self._nc).load(outcome.pattern):

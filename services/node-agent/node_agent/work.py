@@ -93,6 +93,7 @@ async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, li
         argv = [part.replace("{job}", str(job)).replace("{out}", str(out)) for part in spec.argv]
         env = THREADS | {"TRACEPARENT": telemetry.current_traceparent()}
         running.child = Child(argv, folder, env, agent.settings.nice, spec.memory_bytes)
+        running.child.on_started = lambda: agent.note(running)
         if running.cancelled:
             raise TaskFailure(running.cancelled)
         guard = asyncio.create_task(agent.guard_slot(running)) if spec.exclusive and spec.slot_token else None

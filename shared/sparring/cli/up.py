@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import shutil
 import signal
 import sys
@@ -36,6 +37,9 @@ from sparring.supervisor import Child, Supervisor
 LEAST_DISK = 1024**3
 DEFAULT_LANES = Path("examples/hex/lanes.toml")
 LOOK_S = 1.0
+LOCAL_CACHE_BYTES = 100 * 1024**2
+# one machine's disk holds everything several times: old games go after minutes instead of half an hour
+LOCAL_KEEP = {"SPARRING_SYNC__KEEP_S": "300"}
 
 
 @dataclass
@@ -138,13 +142,19 @@ def _start_children(run: Run, agents: int) -> None:
     logs, url = run.data / "logs", run.place.url
     for service in services():
         argv = [sys.executable, "-m", service.package, "--nats", url, "--data", str(run.data / "services")]
-        run.supervisor.add(Child(service.name, argv, logs / f"{service.name}.log"))
+        run.supervisor.add(Child(service.name, argv, logs / f"{service.name}.log", _defaults()))
     for number in range(1, agents + 1):
         name = f"node-{number}"
         folder = run.data / "nodes" / name
-        argv = [sys.executable, "-m", "node_agent", "--nats", url, "--node", name, "--data", str(folder)]
+        argv = [sys.executable, "-m", "node_agent", "--nats", url, "--node", name, "--data", str(folder),
+                "--cache-bytes", str(LOCAL_CACHE_BYTES)]  # fmt: skip
         run.supervisor.add(Child(name, argv, logs / f"{name}.log"))
         run.agents.append(name)
+
+
+def _defaults() -> dict[str, str]:
+    """What this machine's services get unless the environment says otherwise."""
+    return {name: value for name, value in LOCAL_KEEP.items() if name not in os.environ}
 
 
 async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:

@@ -127,6 +127,15 @@ class DatasetRefused(Fact, owner="sync", entity="dataset", key="iteration"):
     reason: str
 
 
+class ShardsRetired(Fact, owner="sync", entity="dataset", key="iteration"):
+    """The iteration that trained on these shards is closed: they can be exported again from the data set."""
+
+    iteration: Name
+    lane: Name
+    replicas: tuple[str, ...]
+    bytes: Count
+
+
 class RecordGames(Order, owner="sync", entity="batch", key="batch"):
     batch: Name
     lane: Name

@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparring.contracts.base import Fact
-from sparring.contracts.sync import BatchRef, DatasetRefused, DatasetSealed, SealDataset
+from sparring.contracts.sync import BatchRef, DatasetRefused, DatasetSealed, SealDataset, ShardsRetired
 from sparring.decider import Context, Decider, Recorded
 
 
 @dataclass(frozen=True)
 class Dataset:
     sealed: str = ""
+    shards_retired: bool = False
 
 
 def evolve(dataset: Dataset, recorded: Recorded) -> Dataset:
     match recorded.fact:
         case DatasetSealed(dataset=name):
             return Dataset(name)
+        case ShardsRetired():
+            return replace(dataset, shards_retired=True)
     return dataset
 
 

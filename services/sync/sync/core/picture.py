@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from sparring.contracts.health import NodeDraining, NodeJoined, NodeLost
-from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed
+from sparring.contracts.pipeline import ExportFinished, IterationClosed
+from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed, ShardsRetired
 from sparring.decider import Recorded
 from sync.core.batch import Batch, evolve
 from sync.core.quota import Quota
@@ -29,6 +30,16 @@ class Shelf:
 
 
 @dataclass
+class Shards:
+    """What an export made of a data set; spent once its iteration is closed."""
+
+    lane: str
+    urls: tuple[str, ...]
+    bytes: int
+    spent: bool = False
+
+
+@dataclass
 class Node:
     lost_at: datetime | None = None
     ephemeral: bool = False
@@ -43,6 +54,7 @@ class Everything:
     nodes: dict[str, Node] = field(default_factory=dict)
     quota: Quota = field(default_factory=Quota)
     doomed: dict[str, str] = field(default_factory=dict)
+    shards: dict[str, Shards] = field(default_factory=dict)
 
 
 _ADAPTER = TypeAdapter(Everything)
@@ -76,6 +88,8 @@ class CustodyPicture:
                 self._dataset(recorded)
             case "health", "node":
                 self._node(recorded)
+            case "pipeline", "iteration":
+                self._iteration(recorded)
 
     def _batch(self, recorded: Recorded) -> None:
         fact = recorded.fact
@@ -106,10 +120,20 @@ class CustodyPicture:
         shelf.batches = [one for one in shelf.batches if one.batch != fact.batch]
         shelf.admitted_at.pop(fact.batch, None)
         shelf.used.pop(fact.batch, None)
-        for url in fact.replicas:
-            self.all.doomed[fact.batch] = url
+        self._doom(fact.batch, fact.replicas)
+
+    def _doom(self, name: str, urls: tuple[str, ...]) -> None:
+        for number, url in enumerate(urls):
+            self.all.doomed[f"{name}/{number}"] = url
         while len(self.all.doomed) > DOOMED_KEPT:
             self.all.doomed.pop(next(iter(self.all.doomed)))
+
+    def _iteration(self, recorded: Recorded) -> None:
+        match recorded.fact:
+            case ExportFinished(iteration=name, lane=lane, shards=shards):
+                self.all.shards[name] = Shards(lane, tuple(one.url for one in shards), sum(one.bytes for one in shards))
+            case IterationClosed(iteration=name) if name in self.all.shards:
+                self.all.shards[name].spent = True
 
     def _dataset(self, recorded: Recorded) -> None:
         match recorded.fact:
@@ -118,6 +142,9 @@ class CustodyPicture:
                 shelf.sealed += 1
                 for one in batches:
                     shelf.used[one.batch] = shelf.sealed
+            case ShardsRetired(iteration=name, replicas=replicas):
+                self.all.shards.pop(name, None)
+                self._doom(name, replicas)
 
     def _node(self, recorded: Recorded) -> None:
         node = self.all.nodes.setdefault(recorded.fact.id, Node())

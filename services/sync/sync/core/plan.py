@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sparring.contracts.base import Fact
 from sparring.contracts.node_agent import ReleaseCustody, UploadBatch
-from sparring.contracts.sync import BatchLost, BatchRetired, TransferAdmitted, TransferFailed, TransferGranted
+from sparring.contracts.sync import (
+    BatchLost,
+    BatchRetired,
+    ShardsRetired,
+    TransferAdmitted,
+    TransferFailed,
+    TransferGranted,
+)
 from sparring.decider import Action, Append, Context, Send
 from sparring.subjects import Ref
 from sync.core.batch import BATCH, Batch
+from sync.core.dataset import DATASET
 from sync.core.picture import CustodyPicture, Node
 from sync.core.quota import MAIN, QUOTA, Quota
 
@@ -26,6 +35,7 @@ def plan(ctx: Context) -> Sequence[Action]:
         *_releases(picture),
         *_lost(ctx, picture),
         *_retired(ctx, picture),
+        *_spent(picture),
     ]
 
 
@@ -152,3 +162,16 @@ def _retired(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
             reason = f"last in data set {used} of {shelf.sealed}; the newest {ctx.settings.keep_datasets} are kept"
             fact = BatchRetired(batch=one.batch, lane=lane, games=one.games, replicas=(one.url,), reason=reason)
             yield _alone(one.batch, fact, "admitted")
+
+
+def _spent(picture: CustodyPicture) -> Iterable[Action]:
+    """Shards of closed iterations: the data set's batches can make them again."""
+    for name, shards in list(picture.all.shards.items()):
+        if not shards.spent:
+            continue
+        fact = ShardsRetired(iteration=name, lane=shards.lane, replicas=shards.urls, bytes=shards.bytes)
+        yield Append([(DATASET, name)], partial(_once, DATASET.ref(name), fact), correlation=name)
+
+
+def _once(ref: Ref, fact: ShardsRetired, states: Mapping[Ref, Any]) -> Sequence[Fact]:
+    return [] if states[ref].shards_retired else [fact]

@@ -1,0 +1,259 @@
+"""A real agent process against a real server: evidence, spool, custody, and no child left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import psutil
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+
+from node_agent.machine import Machine
+from node_agent.settings import parse
+from node_agent.work import seed_of
+from sparring import clock
+from sparring.contracts.base import Order
+from sparring.contracts.node_agent import HaltNode, ReleaseCustody, StartTask, StopTask, UploadBatch
+from sparring.contracts.parts import TaskSpec
+from sparring.contracts.readings import Heartbeat
+from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
+from sparring.contracts.sync import RecordGames, ReportStored
+from sparring.envelope import decode, encode_order
+from sparring.errors import BadInput
+from sparring.log import JetStreamLog
+from sparring.server import EmbeddedServer
+from sparring.streams import COMMANDS, TELEMETRY, declare_topology
+from sparring.testing import eventually
+
+GOOD = """
+import hashlib, json, sys, time
+job, out = json.load(open(sys.argv[1])), sys.argv[2]
+time.sleep(job["params"].get("seconds", 0))
+content = json.dumps([job["seed"], job["attempt"]]).encode()
+open(out + "/games.json", "wb").write(content)
+file = {"name": "games.json", "role": job["params"].get("role", "games"), "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+file |= job["params"].get("lie", {})
+print(json.dumps({"progress": {"done": 1, "of": 2}}), flush=True)
+print(json.dumps({"result": {"files": [file], "evidence": {"games": 5, "positions": 50}}}))
+"""
+SILENT = "print('hello')"
+FAMILY = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open(sys.argv[2] + "/../../pids", "w").write(str(child.pid))
+time.sleep(600)
+"""
+PARTIAL = """
+import json, signal, sys, time
+def stop(*_):
+    print(json.dumps({"result": {"files": [], "evidence": {"steps": 3}}}), flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, stop)
+print(json.dumps({"progress": {"done": 1, "of": 2}}), flush=True)
+time.sleep(600)
+"""
+
+
+class Node:
+    """An agent as a process, and what it says."""
+
+    def __init__(self, server: EmbeddedServer, folder: Path, nc: Client) -> None:
+        assert server.address is not None
+        self.folder, self.nc, self.url = folder, nc, server.address.url
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        argv = [sys.executable, "-m", "node_agent", "--nats", self.url, "--node", "n1", "--data", str(self.folder / "node"),
+                "--beat-s", "0.2", "--grace-s", "5"]  # fmt: skip
+        with (self.folder / "agent.log").open("ab") as log:
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
+
+    async def beat(self, fresh_boot: str = "") -> Heartbeat:
+        async def last() -> Heartbeat | None:
+            found = await JetStreamLog(self.nc, stream=TELEMETRY).last_of_each("tel.n1.heartbeat")
+            beat = Heartbeat.model_validate_json(found[0].body) if found else None
+            return beat if beat is not None and beat.boot != fresh_boot else None
+
+        beat = await eventually(last, within_s=30)
+        assert beat is not None
+        return beat
+
+    async def order(self, order: Order, id: str) -> None:
+        subject, headers, body = encode_order(order, id, now=clock.now(), source="test")
+        await self.nc.jetstream().publish(subject, body, headers=headers, stream=COMMANDS)
+
+    async def run(
+        self, program: str, task: str = "t", attempt: int = 1, kind: str = "selfplay", boot: str = "", **more: Any
+    ) -> None:
+        file = self.folder / f"{task}.py"
+        file.write_text(program)
+        values = {"params": {}, "timeout_s": 60} | more
+        spec = TaskSpec(kind=kind, lane="hex", seed=1, argv=("python", str(file), "{job}", "{out}"), **values)
+        boot = boot or (await self.beat()).boot
+        await self.order(
+            StartTask(node="n1", boot=boot, task=task, attempt=attempt, spec=spec), f"start-{task}-{attempt}-{id(spec)}"
+        )
+
+    async def said(self, kind: type[Order]) -> list[Any]:
+        """The agent's orders of that class, each id once."""
+        raws = await JetStreamLog(self.nc, stream=COMMANDS).load("cmd.>")
+        found = {raw.headers["ce-id"]: decode(raw.subject, raw.headers, raw.body) for raw in raws}
+        return [one for one in found.values() if isinstance(one, kind)]
+
+    async def hears(self, kind: type[Order], within_s: float = 30) -> Any:
+        async def look() -> Any:
+            return await self.said(kind)
+
+        return (await eventually(look, within_s=within_s, what=kind.__name__))[0]
+
+
+@pytest_asyncio.fixture
+async def node(server: EmbeddedServer, nc: Client, tmp_path: Path) -> AsyncIterator[Node]:
+    one = Node(server, tmp_path, nc)
+    one.start()
+    yield one
+    if one.process is not None and one.process.poll() is None:
+        one.process.kill()
+        one.process.wait()
+
+
+async def test_a_batch_is_recorded_before_its_task_is_done(node: Node) -> None:
+    await node.run(GOOD)
+    done = await node.hears(ReportTaskFinished)
+    recorded = await node.hears(RecordGames)
+    assert (recorded.batch, recorded.games, recorded.positions) == ("t-1", 5, 50)
+    assert done.evidence["games"] == 5
+    assert (node.folder / "node" / "games" / "t-1").exists()
+    await node.order(
+        UploadBatch(node="n1", batch="t-1", sha256=recorded.sha256, grant=1, lease_s=30, bytes_per_s=10**9), "up"
+    )
+    stored = await node.hears(ReportStored)
+    assert stored.url.endswith(recorded.sha256)
+    assert (node.folder / "node" / "games" / "t-1").exists(), "custody is not confirmed yet"
+    await node.order(ReleaseCustody(node="n1", batch="t-1", sha256=recorded.sha256), "release")
+    await eventually(lambda: not (node.folder / "node" / "games" / "t-1").exists())
+
+
+async def test_exit_code_0_without_evidence_is_a_failure(node: Node) -> None:
+    await node.run(SILENT)
+    assert "without a result" in (await node.hears(ReportTaskFailed)).reason
+    assert await node.said(ReportTaskFinished) == []
+
+
+async def test_a_file_whose_hash_differs_is_a_failure(node: Node) -> None:
+    await node.run(GOOD, params={"lie": {"sha256": "0" * 64}})
+    assert "SHA-256" in (await node.hears(ReportTaskFailed)).reason
+
+
+async def test_a_wall_limit_ends_the_whole_family(node: Node) -> None:
+    await node.run(FAMILY, timeout_s=3)
+    assert "ran longer" in (await node.hears(ReportTaskFailed)).reason
+    grandchild = int(next((node.folder / "node").rglob("pids")).read_text())
+    await eventually(lambda: not psutil.pid_exists(grandchild) or not alive(psutil.Process(grandchild)))
+
+
+async def test_what_was_done_until_sigterm_counts(node: Node) -> None:
+    await node.run(PARTIAL, kind="train")
+    await eventually(lambda: children(node), within_s=20)
+
+    async def runs() -> bool:
+        beat = await node.beat()
+        return any(one.done for one in beat.running)
+
+    await eventually(runs, within_s=20)
+    await node.order(StopTask(node="n1", task="t", attempt=1, reason="test"), "stop")
+    assert (await node.hears(ReportTaskFinished)).evidence == {"steps": 3}
+
+
+async def test_a_redelivered_order_runs_once_and_another_boots_order_never(node: Node) -> None:
+    await node.run(GOOD)
+    await node.run(GOOD)
+    await node.run(GOOD, task="other", boot="some-other-boot")
+    await node.hears(ReportTaskFinished)
+    await node.run(GOOD, task="last")
+
+    async def both() -> bool:
+        return len(await node.said(ReportTaskFinished)) == 2
+
+    await eventually(both, within_s=20)
+    assert sorted(one.task for one in await node.said(ReportTaskStarted)) == ["last", "t"]
+
+
+async def test_an_agent_that_was_killed_reports_what_it_left_and_leaves_no_child(node: Node) -> None:
+    await node.run(FAMILY, timeout_s=600)
+    started = await node.beat()
+    await node.hears(ReportTaskStarted)
+    family = await eventually(lambda: children(node), within_s=20)
+    assert node.process is not None
+    os.kill(node.process.pid, signal.SIGKILL)
+    node.process.wait()
+    node.start()
+    await eventually(lambda: not any(alive(one) for one in family), within_s=20)
+    assert (await node.beat(started.boot)).boot != started.boot
+    assert "restarted" in (await node.hears(ReportTaskFailed)).reason
+
+
+async def test_outcomes_survive_a_server_that_is_gone(node: Node, server: EmbeddedServer) -> None:
+    await node.run(GOOD, params={"seconds": 2})
+    await node.hears(ReportTaskStarted)
+    assert server.address is not None
+    port = int(server.address.url.rpartition(":")[2])
+    server.kill()
+    await eventually(lambda: len(list((node.folder / "node" / "spool").glob("*.json"))) >= 3, within_s=30)
+    again = EmbeddedServer(server.folder, port=port)
+    again.start()
+    try:
+        nc = await nats.connect(again.address.url)  # type: ignore[union-attr]
+        node.nc = nc
+        await declare_topology(nc)
+        assert (await node.hears(ReportTaskFinished, within_s=60)).task == "t"
+        assert len(await node.said(RecordGames)) == 1
+        await nc.close()
+    finally:
+        again.kill()
+
+
+async def test_halt_ends_every_child_at_once(node: Node) -> None:
+    await node.run(FAMILY, timeout_s=600)
+    family = await eventually(lambda: children(node), within_s=20)
+    await node.order(HaltNode(node="n1", reason="test"), "halt")
+    await eventually(lambda: not any(alive(one) for one in family), within_s=10)
+    assert "halted" in (await node.hears(ReportTaskFailed)).reason
+
+
+def children(node: Node) -> list[psutil.Process]:
+    assert node.process is not None
+    return psutil.Process(node.process.pid).children(recursive=True)
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_machine_without_gpu_is_normal(tmp_path: Path) -> None:
+    found = Machine(tmp_path).read()
+    assert found.cores >= 1
+    assert json.loads(found.model_dump_json())["gpus"] == list(found.gpus)
+
+
+def test_the_same_task_again_is_other_games() -> None:
+    assert seed_of("t", 1) != seed_of("t", 2)
+    assert seed_of("t", 1) == seed_of("t", 1)
+
+
+def test_a_wrong_option_names_field_value_and_what_there_is() -> None:
+    with pytest.raises(BadInput, match="seats = '0'"):
+        parse(["--seats", "0"], {})
+    assert parse(["--tags", "gpu,eu"], {"SPARRING_NODE_AGENT__KINDS": "train"}).kinds == ("train",)
