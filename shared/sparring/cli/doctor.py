@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 import typer
 from nats.aio.client import Client
@@ -16,6 +16,9 @@ from sparring.catalogue import services
 from sparring.cli.common import AsJson, Data, Nats, print_json
 from sparring.contracts import fingerprint
 from sparring.contracts.readings import Heartbeat, ServiceBeat
+from sparring.decider import Recorded
+from sparring.hearing import heard
+from sparring.invariants import violations
 from sparring.place import find
 from sparring.reader import Reader
 from sparring.streams import STREAMS, TELEMETRY, durable_drift, service_durables, stream_drift
@@ -34,7 +37,12 @@ class Finding:
     remedy: str
 
 
-def doctor(nats: Nats = None, data: Data = None, as_json: AsJson = False) -> None:
+def doctor(
+    nats: Nats = None,
+    data: Data = None,
+    log: Annotated[bool, typer.Option("--log", help="Check the invariants over the whole log, too.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Checks streams, consumers, services, nodes and clocks; exit code 1 when something is wrong."""
 
     async def run() -> list[Finding]:
@@ -42,7 +50,8 @@ def doctor(nats: Nats = None, data: Data = None, as_json: AsJson = False) -> Non
             found = [one async for one in _streams(reader.nc)]
             found += [one async for one in _consumers(reader.nc)]
             found += [one async for one in _processes(reader)]
-            return found + list(await _clock(reader.nc))
+            found += await _clock(reader.nc)
+            return found + (await _invariants(reader) if log else [])
 
     found = asyncio.run(run())
     if as_json:
@@ -52,6 +61,18 @@ def doctor(nats: Nats = None, data: Data = None, as_json: AsJson = False) -> Non
             typer.echo(f"{one.severity:<8} {one.about}: {one.text}\n         → {one.remedy}")
         typer.echo(f"{len(found)} findings" if found else "all well: streams, consumers, services, nodes, clocks")
     raise typer.Exit(1 if any(one.severity != "note" for one in found) else 0)
+
+
+async def _invariants(reader: Reader) -> list[Finding]:
+    """What must hold over any log: no effect twice, limits kept, games conserved, every wait with a deadline."""
+    facts: list[Recorded] = []
+    end = await reader.log.end()
+    async for batch in reader.log.follow(0):
+        facts += [one for raw in batch if (one := heard(raw)) is not None]
+        if batch and batch[-1].sequence >= end:
+            break
+    remedy = "read around it with `spar events --since SEQ`; the fact's owner has a bug"
+    return [Finding("critical", "log", text, remedy) for text in violations(facts)]
 
 
 async def _streams(nc: Client):  # type: ignore[no-untyped-def]
