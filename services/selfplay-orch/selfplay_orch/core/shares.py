@@ -34,7 +34,7 @@ def terms_of(lane: Lane, now: datetime) -> tuple[Term, ...]:
         "data deficit": 0.25 * deficit(lane),
         "Elo velocity": 0.20 * clamp(elo_per_day(lane, now) / 100),
         "improvement": 0.15 * promoted,
-        "training pending": 0.10 * lane.training,
+        "training": 0.10 * lane.training,
         "exploration": 0.10 / (1 + lane.iterations) ** 0.5,
         "curriculum": 0.10 * (lane.weight - 0.5) / 1.5,
         "quality penalty": -0.20 * (1 - lane.quality),
