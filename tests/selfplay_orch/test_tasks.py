@@ -56,7 +56,9 @@ def test_a_task_is_requested_once() -> None:
 
 
 def test_a_completion_without_evidence_is_a_failed_attempt() -> None:
-    given(TASK, REQUESTED, ASSIGNED, STARTED).when(finished, report(evidence={})).then_types(TaskFailed)
+    given(TASK, REQUESTED, ASSIGNED, STARTED).when(finished, report(evidence={}), settings=Settings()).then_types(
+        TaskFailed
+    )
 
 
 def test_a_late_result_is_superseded_and_its_authority_is_gone() -> None:
@@ -70,13 +72,13 @@ def test_a_late_result_is_superseded_and_its_authority_is_gone() -> None:
 def test_an_attempt_counts_only_once_it_started() -> None:
     never_started = TaskFailed(task="t", attempt=1, node="n1", kind="train", lane="hex", reason="x", retry_at=at(1))
     story = given(TASK, REQUESTED, ASSIGNED, never_started, second(ASSIGNED), second(STARTED))
-    story.when(failed, failure(2)).then_types(TaskFailed)
+    story.when(failed, failure(2), settings=Settings()).then_types(TaskFailed)
 
 
 def test_attempts_that_started_are_used_up() -> None:
     before = TaskFailed(task="t", attempt=1, node="n1", kind="train", lane="hex", reason="x", retry_at=at(1))
     story = given(TASK, REQUESTED, ASSIGNED, STARTED, before, second(ASSIGNED), second(STARTED))
-    story.when(failed, failure(2)).then_types(TaskFailed, TaskAbandoned)
+    story.when(failed, failure(2), settings=Settings()).then_types(TaskFailed, TaskAbandoned)
 
 
 def test_reports_of_another_attempt_change_nothing() -> None:
@@ -93,4 +95,4 @@ def test_a_finished_task_is_not_cancelled() -> None:
 
 def test_a_lease_must_be_shorter_than_its_timeout_when_settings_load() -> None:
     with pytest.raises(ValueError, match="lease_s"):
-        Settings(lease_s=30, selfplay_s=20)
+        Settings.model_validate({"kinds": {"transfer": {"timeout_s": 20, "expected_s": 10}}})

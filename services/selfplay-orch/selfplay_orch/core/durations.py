@@ -3,57 +3,51 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 KEPT = 50
 LEAST = 3
 MARGIN = 1.2
-DEFAULTS_S = {
-    "selfplay": 300.0,
-    "train": 14_400.0,
-    "tune": 3_600.0,
-    "evaluate": 3_600.0,
-    "transfer": 600.0,
-    "export": 300.0,
-}
 MOST_GAMES = 100_000
 
 
 class Durations:
-    """The last finished tasks per (kind, lane, node class); self-play also keeps games per second."""
+    """The last finished tasks per (kind, lane, node class); self-play also keeps its games and seconds."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = {}
-        self._speeds: dict[str, list[float]] = {}
+        self._played: dict[str, list[tuple[int, float]]] = {}
 
     def dump(self) -> Any:
-        return {"seconds": self._seconds, "speeds": self._speeds}
+        return {"seconds": self._seconds, "played": self._played}
 
-    def load(self, data: Any) -> None:
-        self._seconds, self._speeds = data["seconds"], data["speeds"]
+    def load(self, data: Mapping[str, Any]) -> None:
+        self._seconds = {name: list(known) for name, known in data["seconds"].items()}
+        self._played = {name: [(int(n), float(s)) for n, s in known] for name, known in data["played"].items()}
 
     def note(self, kind: str, lane: str, node_class: str, seconds: float, games: int) -> None:
         known = self._seconds.setdefault(f"{kind} {lane} {node_class}", [])
         known.append(seconds)
         del known[:-KEPT]
-        if kind == "selfplay" and games and seconds > 0:
-            speeds = self._speeds.setdefault(f"{lane} {node_class}", [])
-            speeds.append(games / seconds)
-            del speeds[:-LEAST]
+        if kind == "selfplay" and games > 0 and seconds > 0:
+            played = self._played.setdefault(f"{lane} {node_class}", [])
+            played.append((games, seconds))
+            del played[:-LEAST]
 
-    def estimate(self, kind: str, lane: str, node_class: str) -> tuple[float, float]:
+    def estimate(self, kind: str, lane: str, node_class: str, default_s: float) -> tuple[float, float]:
         """Mean and p90 of the last finished tasks × 1.2, in seconds; the kind's default with fewer than 3."""
         known = self._seconds.get(f"{kind} {lane} {node_class}", [])
         if len(known) < LEAST:
-            default = DEFAULTS_S.get(kind, 3_600.0)
-            return default, default
+            return default_s, default_s
         ordered = sorted(known)
-        p90 = ordered[min(len(ordered) - 1, math.ceil(0.9 * len(ordered)) - 1)]
+        p90 = ordered[math.ceil(0.9 * len(ordered)) - 1]
         return MARGIN * sum(known) / len(known), MARGIN * p90
 
     def games_for(self, lane: str, node_class: str, seconds: float, guess: int) -> int:
-        """Games that take about that long; the lane's guess until three tasks were measured."""
-        speeds = self._speeds.get(f"{lane} {node_class}", [])
-        if not speeds:
-            return guess
-        return max(1, min(MOST_GAMES, round(sum(speeds) / len(speeds) * seconds)))
+        """Games that take about that long, in [1, 100000]; the lane's own guess until one task was measured."""
+        played = self._played.get(f"{lane} {node_class}", [])
+        if not played:
+            return max(1, min(MOST_GAMES, guess))
+        games, took = sum(n for n, _ in played), sum(s for _, s in played)
+        return max(1, min(MOST_GAMES, round(games / took * seconds)))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sparring.contracts.base import Fact
 from sparring.contracts.selfplay_orch import (
@@ -17,6 +18,8 @@ from sparring.contracts.selfplay_orch import (
 )
 from sparring.decider import Context, Decider, Recorded
 
+WINDOW_S, BURST_S = 60, 10
+
 
 @dataclass(frozen=True)
 class Seats:
@@ -28,41 +31,68 @@ class Seats:
 def evolve_seats(seats: Seats, recorded: Recorded) -> Seats:
     match recorded.fact:
         case SeatTaken(task=task, kind=kind, freed=freed):
-            return Seats({name: one for name, one in seats.taken.items() if name not in freed} | {task: kind})
+            return Seats(without(seats.taken, freed) | {task: kind})
     return seats
+
+
+def without(taken: Mapping[str, str], freed: Collection[str]) -> dict[str, str]:
+    gone = frozenset(freed)
+    return {seat: what for seat, what in taken.items() if seat not in gone}
 
 
 NODE = Decider("selfplay-orch", "node", Seats(), evolve_seats)
 
 
 @dataclass(frozen=True)
+class Standing:
+    """A denial that was said; it stands until its reason changes."""
+
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class Quota:
-    """Seats of one kind in the whole cluster, the spawns of the last minute, and the denials that stand."""
+    """Seats of one kind in the whole cluster (to their nodes), spawns per second of the last minute, denials."""
 
     running: dict[str, str] = field(default_factory=dict)
-    spawned: tuple[datetime, ...] = ()
-    denied: dict[str, str] = field(default_factory=dict)
+    spawned: tuple[tuple[int, int], ...] = ()
+    denied: dict[str, Standing] = field(default_factory=dict)
 
 
 def evolve_quota(quota: Quota, recorded: Recorded) -> Quota:
     match recorded.fact:
         case SpawnAdmitted(task=task, node=node, freed=freed):
-            running = {name: one for name, one in quota.running.items() if name not in freed} | {task: node}
-            recent = tuple(at for at in quota.spawned if (recorded.at - at).total_seconds() < 60)
-            return Quota(running, (*recent, recorded.at), {})
+            running = without(quota.running, freed) | {task: node}
+            return replace(quota, running=running, spawned=_counted(quota.spawned, recorded.at))
         case TaskDenied(node=node, lane=lane, reason=reason):
-            return replace(quota, denied=quota.denied | {f"{lane}@{node}": reason})
+            return replace(quota, denied=quota.denied | {denial_key(lane, node): Standing(reason, recorded.at)})
     return quota
+
+
+def _counted(spawned: tuple[tuple[int, int], ...], at: datetime) -> tuple[tuple[int, int], ...]:
+    second = int(at.timestamp())
+    kept = {one: count for one, count in spawned if one > second - WINDOW_S - 1}
+    return tuple(sorted((kept | {second: kept.get(second, 0) + 1}).items()))
 
 
 QUOTA = Decider("selfplay-orch", "quota", Quota(), evolve_quota)
 
 
+def denial_key(lane: str, node: str) -> str:
+    return f"{lane}@{node}"
+
+
+def spawned_within(quota: Quota, now: datetime, seconds: int) -> int:
+    """Spawns of the last `seconds`, rounded up to whole seconds."""
+    since = int(now.timestamp()) - seconds
+    return sum(count for second, count in quota.spawned if second >= since)
+
+
 def spawn_rate_left(quota: Quota, now: datetime, per_minute: int) -> int:
     """Spawns that the rate still allows: at most `per_minute` in 60 s, and a sixth of that in 10 s."""
-    minute = sum((now - at).total_seconds() < 60 for at in quota.spawned)
-    burst = sum((now - at).total_seconds() < 10 for at in quota.spawned)
-    return min(per_minute - minute, max(1, per_minute // 6) - burst)
+    minute = per_minute - spawned_within(quota, now, WINDOW_S)
+    return min(minute, max(1, per_minute // 6) - spawned_within(quota, now, BURST_S))
 
 
 @dataclass(frozen=True)
@@ -87,6 +117,10 @@ class Boost:
     until: datetime | None = None
     revision: int = 0
 
+    def now(self, moment: datetime) -> float:
+        """The factor that holds at the moment: 1 once it expired."""
+        return self.factor if self.until is not None and moment < self.until else 1.0
+
 
 def evolve_boost(boost: Boost, recorded: Recorded) -> Boost:
     match recorded.fact:
@@ -100,8 +134,6 @@ BOOST = Decider("selfplay-orch", "boost", Boost(), evolve_boost)
 
 def boost(order: BoostLane, state: Boost, ctx: Context) -> list[Fact]:
     """An operator's boost, with an expiry; an order older than the newest is refused."""
-    from datetime import timedelta
-
     if order.revision < state.revision:
         return [BoostRefused(lane=order.lane, revision=order.revision, newest=state.revision)]
     if order.revision == state.revision:

@@ -8,86 +8,46 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from selfplay_orch.core.cluster import Breaker, Lane, Node
 from selfplay_orch.core.durations import Durations
-from selfplay_orch.core.limits import Boost, Plan, Quota, Seats, evolve_boost, evolve_plan, evolve_quota, evolve_seats
+from selfplay_orch.core.limits import (
+    Plan,
+    Quota,
+    Seats,
+    denial_key,
+    evolve_boost,
+    evolve_plan,
+    evolve_quota,
+    evolve_seats,
+)
 from selfplay_orch.core.task import Task, evolve
-from sparring.contracts.health import (
-    BackpressureChanged,
-    CapacityRetargeted,
-    ClusterSwitched,
-    NodeDrained,
-    NodeDraining,
-    NodeJoined,
-    NodeLost,
-    NodeRecovered,
-    NodeSuspected,
-)
-from sparring.contracts.lanes import LaneSpec
-from sparring.contracts.lifecycle import CurriculumRebalanced, GateDecided, ModelPromoted, ModelRolledBack
-from sparring.contracts.parts import Artifact
-from sparring.contracts.pipeline import (
-    IterationClosed,
-    IterationOpened,
-    LaneEdited,
-    LanePaused,
-    LaneRegistered,
-    LaneResumed,
-    TrainingStarted,
-)
-from sparring.contracts.selfplay_orch import TaskCancelled, TaskFinished
-from sparring.contracts.sync import BatchAdmitted, DatasetSealed
+from sparring.contracts import health, lifecycle, pipeline, sync
+from sparring.contracts.selfplay_orch import TaskAssigned, TaskCancelled, TaskFailed, TaskFinished
 from sparring.decider import Recorded
 
-
-@dataclass
-class Node:
-    boot: str = ""
-    state: str = "lost"
-    seats: int = 0
-    kinds: tuple[str, ...] = ()
-    gpus: int = 0
-    cores: float = 1.0
-    ephemeral: bool = False
-    joined_at: datetime | None = None
-
-    @property
-    def usable(self) -> bool:
-        return self.state == "healthy"
-
-    @property
-    def node_class(self) -> str:
-        """Nodes alike enough to share durations."""
-        return f"gpu{self.gpus}" if self.gpus else f"cpu{round(self.cores)}"
+VERDICTS_KEPT = 10
+GATES_KEPT = 20
+LIVES_KEPT = 20
+STOPPING_KEPT_S = 900.0
+LEAST_SHARE = 0.01
 
 
-@dataclass
-class Lane:
-    spec: LaneSpec | None = None
-    paused: bool = False
-    iteration: str = ""
-    iterations: int = 0
-    training: bool = False
-    model: Artifact | None = None
-    games: int = 0
-    positions: int = 0
-    consumed: int = 0
-    last_games_at: datetime | None = None
-    registered_at: datetime | None = None
-    verdicts: tuple[bool, ...] = ()
-    elo_gains: tuple[tuple[datetime, float], ...] = ()
-    weight: float = 1.0
-    pressure: dict[str, float] = field(default_factory=dict)
-    boost: Boost = field(default_factory=Boost)
-    quality: float = 1.0
+@dataclass(frozen=True)
+class Stop:
+    """An attempt that should not run any more on its node; `ordered` says that its agent did not end it itself."""
 
-    @property
-    def factor(self) -> float:
-        """The strictest back-pressure on self-play."""
-        return min(self.pressure.values(), default=1.0)
+    task: str
+    node: str
+    attempt: int
+    reason: str
+    at: datetime
+    ordered: bool
 
 
 @dataclass
 class Everything:
+    """`clock` is the fair order's virtual time; `lives` are seconds that ephemeral nodes lived."""
+
     tasks: dict[str, Task] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     seats: dict[str, Seats] = field(default_factory=dict)
@@ -95,13 +55,16 @@ class Everything:
     lanes: dict[str, Lane] = field(default_factory=dict)
     plan: Plan = field(default_factory=Plan)
     cluster: str = "running"
-    stopping: dict[str, tuple[str, int]] = field(default_factory=dict)
-    minted: int = 0
+    switched_at: datetime | None = None
+    revision: int = 0
+    blind_until: datetime | None = None
+    stopping: dict[str, Stop] = field(default_factory=dict)
+    placed_at: dict[str, datetime] = field(default_factory=dict)
+    clock: float = 0.0
+    lives: tuple[float, ...] = ()
 
 
 _ADAPTER = TypeAdapter(Everything)
-SELFPLAY_QUEUES = ("training-data", "pending-games")
-VERDICTS_KEPT = 10
 
 
 class WorkPicture:
@@ -121,11 +84,19 @@ class WorkPicture:
     def lane(self, name: str) -> Lane:
         return self.all.lanes.setdefault(name, Lane())
 
+    def node(self, name: str) -> Node:
+        return self.all.nodes.setdefault(name, Node())
+
     def seats(self, node: str) -> Seats:
         return self.all.seats.get(node, Seats())
 
     def quota(self, kind: str) -> Quota:
         return self.all.quotas.get(kind, Quota())
+
+    def share(self, lane: str) -> float:
+        """The lane's planned share, never 0: an even part before the first plan names it."""
+        planned = self.all.plan.shares.get(lane)
+        return max(LEAST_SHARE, 1 / max(1, len(self.all.lanes)) if planned is None else planned)
 
     def apply(self, recorded: Recorded) -> None:
         fact = recorded.fact
@@ -149,84 +120,151 @@ class WorkPicture:
             case "sync", _:
                 self._data(recorded)
 
+    # ---- tasks
+
     def _task(self, recorded: Recorded) -> None:
         fact = recorded.fact
         before = self.all.tasks.get(fact.id, Task())
         task = evolve(before, recorded)
         match fact:
-            case TaskFinished(superseded=False) as done if before.node in self.all.nodes:
-                node = self.all.nodes[before.node]
-                games = done.evidence.get("games", 0)
-                self.durations.note(done.kind, done.lane, node.node_class, done.seconds, int(games or 0))
-            case TaskCancelled() if before.running:
-                self.all.stopping[fact.id] = (before.node, before.attempt)
-        self.all.minted += 1
-        if task.state in ("requested", "assigned", "started"):
+            case TaskFinished(superseded=False) as done:
+                self._succeeded(before, done)
+            case TaskFailed(kind=kind, lane=lane, reason=reason):
+                self._failed(before, kind, lane, recorded.at)
+                self._stop(fact.id, before, reason, recorded.at)
+            case TaskCancelled(reason=reason):
+                self._stop(fact.id, before, reason, recorded.at, ordered=True)
+            case TaskAssigned(node=node) if before.spec is not None:
+                self._placed(before, node, recorded.at)
+        if task.open:
             self.all.tasks[fact.id] = task
         else:
             self.all.tasks.pop(fact.id, None)
 
+    def _placed(self, task: Task, node: str, at: datetime) -> None:
+        assert task.spec is not None
+        name, kind = task.spec.lane, task.spec.kind
+        for about in (denial_key(name, ""), denial_key("", node), denial_key("", "")):
+            self.all.placed_at[f"{kind} {about}"] = at
+        if kind == "selfplay" and name in self.all.lanes:
+            lane = self.all.lanes[name]
+            self.all.clock = max(self.all.clock, lane.served)
+            target_s = lane.spec.task_target_s if lane.spec else 1.0
+            lane.served = self.all.clock + target_s / self.share(name)
+
+    def _succeeded(self, task: Task, done: TaskFinished) -> None:
+        self.lane(done.lane).breakers.pop(done.kind, None)
+        node = self.all.nodes.get(task.node)
+        if node is None:
+            return
+        node.breaker = Breaker()
+        games = done.evidence.get("games", 0)
+        self.durations.note(done.kind, done.lane, node.node_class, done.seconds, games if isinstance(games, int) else 0)
+
+    def _failed(self, task: Task, kind: str, lane: str, at: datetime) -> None:
+        """Failures count while all is as it should be: not when the cluster halts or the node leaves."""
+        node = self.all.nodes.get(task.node)
+        if node is None or not node.usable or self.all.cluster == "halted":
+            return
+        node.failed_at = at
+        node.breaker.note(f"{lane} {kind}", at)
+        self.lane(lane).breakers.setdefault(kind, Breaker()).note(task.node, at)
+
+    def _stop(self, name: str, task: Task, reason: str, at: datetime, *, ordered: bool = False) -> None:
+        if not task.running:
+            return
+        kept = {k: one for k, one in self.all.stopping.items() if (at - one.at).total_seconds() < STOPPING_KEPT_S}
+        stop = Stop(name, task.node, task.attempt, reason, at, ordered)
+        self.all.stopping = kept | {f"{name}-{task.attempt}": stop}
+
+    # ---- what others decided
+
     def _health(self, recorded: Recorded) -> None:
+        at = recorded.at
         match recorded.fact:
-            case NodeJoined() as fact:
-                state = "healthy" if fact.compatible else "incompatible"
-                self.all.nodes[fact.node] = Node(fact.boot, state, fact.seats, fact.kinds, len(fact.gpus), fact.cores,
-                                                 fact.ephemeral, recorded.at)  # fmt: skip
-            case NodeSuspected(node=node) | NodeDraining(node=node) | NodeLost(node=node) | NodeDrained(node=node):
-                states = {
-                    NodeSuspected: "suspected",
-                    NodeDraining: "draining",
-                    NodeLost: "lost",
-                    NodeDrained: "drained",
-                }
-                self.all.nodes.setdefault(node, Node()).state = states[type(recorded.fact)]
-            case NodeRecovered(node=node):
-                self.all.nodes.setdefault(node, Node()).state = "healthy"
-            case CapacityRetargeted(node=node, seats=seats):
-                self.all.nodes.setdefault(node, Node()).seats = seats
-            case BackpressureChanged(lane=lane, name=name, factor=factor) if name in SELFPLAY_QUEUES:
+            case health.NodeJoined() as fact:
+                known = self.all.nodes.get(fact.node)
+                same = known is not None and known.boot == fact.boot
+                self.all.nodes[fact.node] = Node(
+                    fact.boot, "healthy" if fact.compatible else "incompatible", False, fact.seats, fact.kinds,
+                    fact.gpus, fact.cores, fact.ephemeral, known.joined_at if known and same else at, at,
+                )  # fmt: skip
+            case health.NodeSuspected(node=node):
+                self._turn(node, "suspected", at)
+            case health.NodeRecovered(node=node):
+                self._turn(node, "draining" if self.node(node).draining else "healthy", at)
+            case health.NodeDraining(node=node):
+                self.node(node).draining = True
+                self._turn(node, "draining", at)
+            case health.NodeDrained(node=node):
+                self._turn(node, "drained", at)
+            case health.NodeLost(node=node):
+                self._lived(self.node(node), at)
+                self._turn(node, "lost", at)
+            case health.CapacityRetargeted(node=node, seats=seats):
+                self.node(node).seats = seats
+            case health.BackpressureChanged(lane=lane, name=name, factor=factor):
                 self.lane(lane).pressure[name] = factor
-            case ClusterSwitched(state=state):
-                self.all.cluster = state
+            case health.ObservationLost(until=until):
+                self.all.blind_until = until
+            case health.ObservationRegained():
+                self.all.blind_until = None
+            case health.ClusterSwitched(state=state, revision=revision):
+                self.all.cluster, self.all.revision, self.all.switched_at = state, revision, at
+
+    def _turn(self, name: str, state: str, at: datetime) -> None:
+        node = self.node(name)
+        node.state, node.changed_at = state, at
+
+    def _lived(self, node: Node, at: datetime) -> None:
+        if node.ephemeral and node.joined_at is not None and node.state != "lost":
+            self.all.lives = (*self.all.lives, (at - node.joined_at).total_seconds())[-LIVES_KEPT:]
 
     def _loop(self, recorded: Recorded) -> None:
         match recorded.fact:
-            case LaneRegistered(lane=lane, spec=spec) | LaneEdited(lane=lane, spec=spec):
-                self.lane(lane).spec = spec
-                if self.lane(lane).registered_at is None:
-                    self.lane(lane).registered_at = recorded.at
-            case LanePaused(lane=lane):
+            case pipeline.LaneRegistered(lane=lane, spec=spec) | pipeline.LaneEdited(lane=lane, spec=spec):
+                one = self.lane(lane)
+                one.spec, one.registered_at = spec, one.registered_at or recorded.at
+            case pipeline.LanePaused(lane=lane):
                 self.lane(lane).paused = True
-            case LaneResumed(lane=lane):
+            case pipeline.LaneResumed(lane=lane):
                 self.lane(lane).paused = False
-            case IterationOpened(lane=lane, iteration=name):
-                self.lane(lane).iteration, self.lane(lane).training = name, False
-            case TrainingStarted(lane=lane):
+            case pipeline.IterationOpened(lane=lane) as fact:
+                one = self.lane(lane)
+                one.iteration, one.training = fact.iteration, False
+                one.games_before, one.positions_before = fact.games_before, fact.positions_before
+            case pipeline.ExportFinished(lane=lane, quality=quality):
+                self.lane(lane).quality = min(1.0, max(0.0, quality))
+            case pipeline.TrainingAwaitsSlot(lane=lane) | pipeline.TrainingStarted(lane=lane):
                 self.lane(lane).training = True
-            case IterationClosed(lane=lane):
-                self.lane(lane).iterations += 1
+            case pipeline.TrainingFinished(lane=lane):
+                self.lane(lane).training = False
+            case pipeline.IterationClosed(lane=lane, iteration=iteration):
+                one = self.lane(lane)
+                one.iterations, one.training = one.iterations + 1, False
+                if one.iteration == iteration:
+                    one.iteration = ""
 
     def _models(self, recorded: Recorded) -> None:
         match recorded.fact:
-            case ModelPromoted(lane=lane, artifact=artifact):
+            case lifecycle.ModelPromoted(lane=lane, artifact=artifact):
                 self.lane(lane).model = artifact
-            case ModelRolledBack(lane=lane, artifact=artifact):
-                self.lane(lane).model = artifact
-            case GateDecided(lane=lane) as fact:
+            case lifecycle.ModelRolledBack(lane=lane, artifact=back):
+                self.lane(lane).model = back
+            case lifecycle.GateOpened(lane=lane, gate=gate):
                 one = self.lane(lane)
-                passed = fact.verdict == "passed"
+                one.gates, one.gate_at = (*one.gates, gate)[-GATES_KEPT:], recorded.at
+            case lifecycle.GateDecided(lane=lane) as fact:
+                one, passed = self.lane(lane), fact.verdict == "passed"
                 one.verdicts = (*one.verdicts, passed)[-VERDICTS_KEPT:]
                 gain = fact.statistics.elo if passed and fact.statistics else 0.0
                 one.elo_gains = (*one.elo_gains, (recorded.at, gain))[-VERDICTS_KEPT:]
-            case CurriculumRebalanced(lane=lane, weight=weight):
+            case lifecycle.CurriculumRebalanced(lane=lane, weight=weight):
                 self.lane(lane).weight = weight
 
     def _data(self, recorded: Recorded) -> None:
         match recorded.fact:
-            case BatchAdmitted(lane=lane) as fact:
+            case sync.BatchAdmitted(lane=lane) as fact:
                 one = self.lane(lane)
-                one.games += fact.games
-                one.positions += fact.positions
+                one.games, one.positions = one.games + fact.games, one.positions + fact.positions
                 one.last_games_at = recorded.at
-            case DatasetSealed(lane=lane) as fact:
-                self.lane(lane).consumed += fact.new_positions

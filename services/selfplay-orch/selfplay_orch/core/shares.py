@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from selfplay_orch.core.picture import Lane
+from selfplay_orch.core.cluster import Lane
 from sparring.contracts.parts import Term
 from sparring.contracts.selfplay_orch import LaneShare
 
 FEW_GAMES = 100
 QUOTA = 0.30
+LEAST_SCORE = 0.01
 MOMENTUM = {"accelerating": 1.5, "improving": 1.25, "plateau": 1.1, "stable": 1.0, "regressing": 0.75}
 
 
@@ -18,16 +19,19 @@ def clamp(value: float) -> float:
     return min(1.0, max(0.0, value))
 
 
+def quota(lanes: int) -> float:
+    """The most that one of that many lanes gets while others want the seats."""
+    return QUOTA if lanes >= 4 else 1 / max(1, lanes)
+
+
 def terms_of(lane: Lane, now: datetime) -> tuple[Term, ...]:
     """The score's terms, each with its weight applied."""
     since = lane.last_games_at or lane.registered_at or now
     hours = max(0.0, (now - since).total_seconds()) / 3600
-    wanted = lane.spec.iteration.min_positions if lane.spec else 1
-    deficit = clamp(1 - (lane.positions - lane.consumed) / wanted)
     promoted = sum(lane.verdicts) / len(lane.verdicts) if lane.verdicts else 0.0
     named = {
         "staleness": 0.30 * clamp(hours / 4),
-        "data deficit": 0.25 * deficit,
+        "data deficit": 0.25 * deficit(lane),
         "Elo velocity": 0.20 * clamp(elo_per_day(lane, now) / 100),
         "improvement": 0.15 * promoted,
         "training": 0.10 * lane.training,
@@ -38,7 +42,18 @@ def terms_of(lane: Lane, now: datetime) -> tuple[Term, ...]:
     return tuple(Term(name=name, value=round(value, 6)) for name, value in named.items())
 
 
+def deficit(lane: Lane) -> float:
+    """What the open iteration still lacks, in [0, 1]: of games or of positions, whichever lacks more."""
+    if lane.spec is None:
+        return 0.0
+    rules = lane.spec.iteration
+    games = (lane.games - lane.games_before) / rules.min_new_games
+    positions = (lane.positions - lane.positions_before) / rules.min_positions
+    return clamp(1 - min(games, positions))
+
+
 def elo_per_day(lane: Lane, now: datetime) -> float:
+    """Elo gained by promotions of the last 24 h, per day."""
     recent = [(at, gain) for at, gain in lane.elo_gains if (now - at).total_seconds() < 86_400]
     if not recent:
         return 0.0
@@ -63,39 +78,44 @@ def momentum(lane: Lane) -> str:
 
 
 def shares(lanes: Mapping[str, Lane], now: datetime) -> tuple[LaneShare, ...]:
-    """Shares that add up to 1. Lanes with few games first; none above its quota unless nobody else wants the seats."""
-    if not lanes:
-        return ()
-    scored: dict[str, tuple[float, tuple[Term, ...]]] = {}
+    """Shares of all lanes; those that want seats add up to 1, the others have 0.
+
+    None is above its quota: the fair order gives it more only while nobody else wants the seats.
+    """
+    scored: dict[str, float] = {}
+    named: dict[str, tuple[Term, ...]] = {}
     for name, lane in lanes.items():
-        terms = terms_of(lane, now)
-        boosted = lane.boost.factor if lane.boost.until is not None and lane.boost.until > now else 1.0
-        mood = MOMENTUM[momentum(lane)]
-        first = 10.0 if lane.games < FEW_GAMES else 1.0
-        value = max(0.01, sum(term.value for term in terms)) * mood * boosted * first
-        more = (("momentum", mood), ("boost", boosted), ("few games", first), ("back-pressure", lane.factor))
-        extra = tuple(Term(name=label, value=number) for label, number in more)
-        scored[name] = value, (*terms, *extra)
-    quota = QUOTA if len(lanes) >= 4 else 1 / len(lanes)
-    split = capped({name: value for name, (value, _) in scored.items()}, max(quota, 1 / len(lanes)))
+        mood, boosted, terms = MOMENTUM[momentum(lane)], lane.boost.now(now), terms_of(lane, now)
+        scored[name] = max(LEAST_SCORE, sum(term.value for term in terms)) * mood * boosted
+        named[name] = (
+            *terms,
+            Term(name="momentum", value=mood),
+            Term(name="boost", value=boosted),
+            Term(name="games", value=lane.games, limit=FEW_GAMES),
+            Term(name="back-pressure", value=lane.factor("selfplay")),
+            Term(name="wants seats", value=float(lane.wants)),
+        )
+    wanting = {name: score for name, score in scored.items() if lanes[name].wants}
+    split = capped(wanting, quota(len(wanting)))
     return tuple(
-        LaneShare(lane=name, share=round(split[name], 4), score=round(value, 6), terms=terms)
-        for name, (value, terms) in sorted(scored.items())
+        LaneShare(lane=name, share=round(split.get(name, 0.0), 4), score=round(score, 6), terms=named[name])
+        for name, score in sorted(scored.items())
     )
 
 
-def capped(scores: Mapping[str, float], quota: float) -> dict[str, float]:
-    """Proportional shares with none above the quota; what is cut off goes to the others."""
+def capped(scores: Mapping[str, float], most: float) -> dict[str, float]:
+    """Proportional shares with none above `most`; what is cut off goes to the others."""
     left, free = 1.0, dict(scores)
     result: dict[str, float] = {}
     while free:
         total = sum(free.values())
-        over = {name for name, value in free.items() if left * value / total > quota + 1e-12}
-        if not over or len(over) == len(free):
-            part = {name: left * value / total if not over else left / len(free) for name, value in free.items()}
-            return result | part
+        over = [name for name, value in free.items() if left * value / total > most + 1e-12]
+        if not over:
+            return result | {name: left * value / total for name, value in free.items()}
+        if len(over) == len(free):
+            return result | {name: left / len(free) for name in free}
         for name in over:
-            result[name] = quota
-            left -= quota
+            result[name] = most
+            left -= most
             del free[name]
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -25,26 +26,29 @@ from sparring.contracts.selfplay_orch import (
 )
 from sparring.decider import Context, Decider, Recorded
 
-State = Literal["", "requested", "assigned", "started", "finished", "cancelled", "abandoned"]
-RETRY_S = (1.0, 5.0, 30.0)
+State = Literal["", "requested", "assigned", "started", "finished", "failed", "cancelled", "abandoned"]
 RUNNING = ("assigned", "started")
 
 
 @dataclass(frozen=True)
 class Task:
-    """`attempt` numbers the assignments; `used` counts those that started: only they use up the attempts."""
+    """`attempt` numbers the assignments; `used` counts those that started: only they use up the attempts.
+
+    `since` is when it came into its state, `avoid` the node that failed it last.
+    """
 
     state: State = ""
     spec: TaskSpec | None = None
     by: str = ""
     attempt: int = 0
     used: int = 0
+    failures: int = 0
     max_attempts: int = 3
     node: str = ""
     boot: str = ""
+    avoid: str = ""
+    since: datetime | None = None
     requested_at: datetime | None = None
-    assigned_at: datetime | None = None
-    started_at: datetime | None = None
     retry_at: datetime | None = None
     expires_at: datetime | None = None
     orphaned: bool = False
@@ -54,30 +58,36 @@ class Task:
     def running(self) -> bool:
         return self.state in RUNNING
 
+    @property
+    def open(self) -> bool:
+        return self.running or self.state == "requested"
+
 
 def evolve(task: Task, recorded: Recorded) -> Task:
     at = recorded.at
     match recorded.fact:
         case TaskRequested() as fact:
-            return Task("requested", fact.spec, fact.by, max_attempts=fact.max_attempts, requested_at=at,
+            return Task("requested", fact.spec, fact.by, max_attempts=fact.max_attempts, requested_at=at, since=at,
                         expires_at=fact.expires_at)  # fmt: skip
         case TaskAssigned(attempt=attempt, node=node, boot=boot):
-            return replace(task, state="assigned", attempt=attempt, node=node, boot=boot, assigned_at=at,
-                           started_at=None, orphaned=False)  # fmt: skip
+            return replace(task, state="assigned", attempt=attempt, node=node, boot=boot, since=at, retry_at=None,
+                           orphaned=False)  # fmt: skip
         case TaskStarted():
-            return replace(task, state="started", started_at=at, used=task.used + 1)
+            return replace(task, state="started", since=at, used=task.used + 1)
         case TaskFinished(superseded=True, attempt=attempt):
             return replace(task, superseded=(*task.superseded, attempt))
         case TaskFinished():
-            return replace(task, state="finished")
+            return replace(task, state="finished", since=at)
         case TaskFailed(retry_at=retry_at):
-            return replace(task, state="requested", node="", boot="", retry_at=retry_at)
+            state: State = "failed" if retry_at is None else "requested"
+            return replace(task, state=state, node="", boot="", avoid=task.node, since=at, retry_at=retry_at,
+                           failures=task.failures + 1)  # fmt: skip
         case TaskOrphaned():
-            return replace(task, state="requested", node="", boot="", retry_at=at, orphaned=True)
+            return replace(task, state="requested", node="", boot="", avoid=task.node, since=at, orphaned=True)
         case TaskCancelled():
-            return replace(task, state="cancelled")
+            return replace(task, state="cancelled", since=at)
         case TaskAbandoned():
-            return replace(task, state="abandoned")
+            return replace(task, state="abandoned", since=at)
     return task
 
 
@@ -85,14 +95,15 @@ TASK = Decider("selfplay-orch", "task", Task(), evolve)
 
 
 def request(order: RequestTask, task: Task, ctx: Context) -> list[Fact]:
-    """Mints the task; asked again it changes nothing."""
+    """Mints the task; asked again it changes nothing. A task without a timeout gets its kind's."""
     if task.state:
         return []
+    spec = order.spec
+    if spec.timeout_s == 0:
+        spec = spec.model_copy(update={"timeout_s": ctx.settings.kind(spec.kind).timeout_s})
     expires_at = ctx.now + timedelta(seconds=order.expires_s) if order.expires_s is not None else None
     return [
-        TaskRequested(
-            task=order.task, spec=order.spec, by=order.by, max_attempts=order.max_attempts, expires_at=expires_at
-        )
+        TaskRequested(task=order.task, spec=spec, by=order.by, max_attempts=order.max_attempts, expires_at=expires_at)
     ]
 
 
@@ -104,13 +115,13 @@ def started(order: ReportTaskStarted, task: Task, ctx: Context) -> list[Fact]:  
 
 def finished(order: ReportTaskFinished, task: Task, ctx: Context) -> list[Fact]:
     """A completion carries its evidence; one that comes after the task went elsewhere is recorded as superseded."""
-    if task.spec is None:
+    if task.spec is None or task.state == "finished" or order.attempt > task.attempt:
         return []
     current = task.running and order.attempt == task.attempt
-    if not current and (order.attempt in task.superseded or order.attempt > task.attempt or _ended_by(order, task)):
+    if not current and order.attempt in task.superseded:
         return []
-    if not order.evidence:
-        return _failed(order, task, ctx, "a completion without evidence") if current else []
+    if not order.files and not order.evidence:
+        return failure(order.task, task, ctx, "a completion without evidence") if current else []
     return [
         TaskFinished(
             task=order.task, attempt=order.attempt, node=order.node, kind=task.spec.kind, lane=task.spec.lane,
@@ -120,30 +131,37 @@ def finished(order: ReportTaskFinished, task: Task, ctx: Context) -> list[Fact]:
     ]  # fmt: skip
 
 
-def _ended_by(order: ReportTaskFinished, task: Task) -> bool:
-    return task.state == "finished" and order.attempt == task.attempt
-
-
 def failed(order: ReportTaskFailed, task: Task, ctx: Context) -> list[Fact]:
     if not task.running or order.attempt != task.attempt:
         return []
-    return _failed(order, task, ctx, order.reason, permanent=order.permanent)
+    return failure(order.task, task, ctx, order.reason, permanent=order.permanent)
 
 
-def _failed(
-    order: ReportTaskFailed | ReportTaskFinished, task: Task, ctx: Context, reason: str, *, permanent: bool = False
-) -> list[Fact]:
+def failure(name: str, task: Task, ctx: Context, reason: str, *, permanent: bool = False) -> list[Fact]:
+    """The running attempt failed: tried again after a growing delay, or given up when its attempts are used up."""
     assert task.spec is not None
-    over = permanent or task.used >= task.max_attempts
-    retry_at = None if over else ctx.now + timedelta(seconds=RETRY_S[min(task.used, len(RETRY_S) - 1)])
-    failure = TaskFailed(
-        task=order.task, attempt=order.attempt, node=order.node, kind=task.spec.kind, lane=task.spec.lane,
-        reason=reason, retry_at=retry_at,
+    over = permanent or used_up(task, ctx)
+    delays: Sequence[float] = ctx.settings.retry_s
+    retry_at = None if over else ctx.now + timedelta(seconds=delays[min(task.failures, len(delays) - 1)])
+    fact = TaskFailed(
+        task=name, attempt=task.attempt, node=task.node, kind=task.spec.kind, lane=task.spec.lane, reason=reason,
+        retry_at=retry_at,
     )  # fmt: skip
-    return [failure, abandoned(order.task, task, reason)] if over else [failure]
+    return [fact, _abandoned(name, task, reason)] if over else [fact]
 
 
-def abandoned(name: str, task: Task, reason: str) -> TaskAbandoned:
+def orphan(name: str, task: Task, ctx: Context, reason: str) -> list[Fact]:
+    """Its node no longer runs it: placed again, unless its attempts are used up."""
+    fact = TaskOrphaned(task=name, attempt=task.attempt, node=task.node, reason=reason)
+    return [fact, _abandoned(name, task, f"orphaned: {reason}")] if used_up(task, ctx) else [fact]
+
+
+def used_up(task: Task, ctx: Context) -> bool:
+    """Attempts that started count; a task that never gets to start is given up after many assignments."""
+    return task.used >= task.max_attempts or task.attempt >= ctx.settings.most_assignments
+
+
+def _abandoned(name: str, task: Task, reason: str) -> TaskAbandoned:
     assert task.spec is not None
     return TaskAbandoned(
         task=name, kind=task.spec.kind, lane=task.spec.lane, iteration=task.spec.iteration, reason=reason,
@@ -152,5 +170,4 @@ def abandoned(name: str, task: Task, reason: str) -> TaskAbandoned:
 
 
 def cancel(order: CancelTask, task: Task, ctx: Context) -> list[Fact]:  # noqa: ARG001
-    open_ = task.state in ("requested", *RUNNING)
-    return [TaskCancelled(task=order.task, reason=order.reason)] if open_ else []
+    return [TaskCancelled(task=order.task, reason=order.reason)] if task.open else []

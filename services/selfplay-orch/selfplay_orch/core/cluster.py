@@ -1,0 +1,101 @@
+"""Nodes and lanes as the planner knows them, and the breakers that close after failures in a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from selfplay_orch.core.limits import Boost
+from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.parts import Artifact
+
+SELFPLAY_QUEUES = ("training-data", "pending-games")
+# a stage is throttled by the queue downstream of it, never by the one that it drains
+QUEUES_OF = {"selfplay": SELFPLAY_QUEUES, "train": ("evaluation",), "evaluate": ("promotion",)}
+
+
+@dataclass
+class Breaker:
+    """Failures in a row, whose they were, and the last one's moment."""
+
+    failures: int = 0
+    sources: tuple[str, ...] = ()
+    last_at: datetime | None = None
+
+    def note(self, source: str, at: datetime) -> None:
+        self.failures, self.last_at = self.failures + 1, at
+        if source not in self.sources:
+            self.sources = (*self.sources, source)[-4:]
+
+    def open_until(self, failures: int, seconds: float, most_s: float) -> datetime | None:
+        """Until when it is open: `seconds`, doubled with every further failure; None while too few failed."""
+        if self.failures < failures or self.last_at is None:
+            return None
+        return self.last_at + timedelta(seconds=min(most_s, seconds * 2.0 ** min(20, self.failures - failures)))
+
+
+@dataclass
+class Node:
+    boot: str = ""
+    state: str = "lost"
+    draining: bool = False
+    seats: int = 0
+    kinds: tuple[str, ...] = ()
+    gpus: tuple[str, ...] = ()
+    cores: float = 1.0
+    ephemeral: bool = False
+    joined_at: datetime | None = None
+    changed_at: datetime | None = None
+    failed_at: datetime | None = None
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @property
+    def usable(self) -> bool:
+        return self.state == "healthy"
+
+    @property
+    def node_class(self) -> str:
+        """Nodes alike enough to share durations."""
+        return f"{len(self.gpus)}x {self.gpus[0]}" if self.gpus else f"cpu{round(self.cores)}"
+
+
+@dataclass
+class Lane:
+    """`games` and `positions` are admitted ones; `served` is the lane's place in the fair order of self-play."""
+
+    spec: LaneSpec | None = None
+    paused: bool = False
+    iteration: str = ""
+    games_before: int = 0
+    positions_before: int = 0
+    iterations: int = 0
+    training: bool = False
+    model: Artifact | None = None
+    games: int = 0
+    positions: int = 0
+    last_games_at: datetime | None = None
+    registered_at: datetime | None = None
+    verdicts: tuple[bool, ...] = ()
+    elo_gains: tuple[tuple[datetime, float], ...] = ()
+    gates: tuple[str, ...] = ()
+    gate_at: datetime | None = None
+    weight: float = 1.0
+    quality: float = 1.0
+    pressure: dict[str, float] = field(default_factory=dict)
+    boost: Boost = field(default_factory=Boost)
+    served: float = 0.0
+    breakers: dict[str, Breaker] = field(default_factory=dict)
+
+    def factor(self, kind: str) -> float:
+        """The strictest back-pressure on the kind, in [0, 1]; 0 stops it."""
+        return min((self.pressure.get(name, 1.0) for name in QUEUES_OF.get(kind, ())), default=1.0)
+
+    @property
+    def plays(self) -> bool:
+        """Whether self-play may serve it at all, whatever the back-pressure."""
+        spec = self.spec
+        return spec is not None and spec.enabled and not self.paused and "selfplay" in spec.commands
+
+    @property
+    def wants(self) -> bool:
+        return self.plays and bool(self.iteration) and self.factor("selfplay") > 0

@@ -1,0 +1,117 @@
+"""Fills free seats with self-play: lanes take turns by their shares, tasks are sized by time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from selfplay_orch.core.admission import Denial, Wish, first_no, is_open
+from selfplay_orch.core.cluster import Lane, Node
+from selfplay_orch.core.look import Look
+from selfplay_orch.core.placement import deny, placement
+from selfplay_orch.core.shares import FEW_GAMES, quota
+from sparring.contracts.lanes import KindNeeds
+from sparring.contracts.parts import TaskSpec
+from sparring.decider import Action
+from sparring.task_specs import task_spec
+
+KIND = "selfplay"
+# full or gone is how a node usually is: health's facts and the running tasks say it
+USUAL = ("capacity", "node limit")
+OF_A_LANE = ("back-pressure", "breaker")
+
+
+class Turns:
+    """Whose turn it is: start-time fair queueing, where a placement costs the lane its task's time over its share.
+
+    A lane with share s waits for at most about 1/s placements; one that comes back does not catch up.
+    """
+
+    def __init__(self, look: Look, lanes: dict[str, Lane]) -> None:
+        self._look, self._lanes = look, lanes
+        self._clock = look.all.clock
+        self._served = {name: lane.served for name, lane in lanes.items()}
+        self._most_first = max(1, int(quota(len(lanes)) * look.seats))
+
+    def order(self) -> list[str]:
+        """Lanes with few games first, up to their quota; then whoever was served least for its share."""
+
+        def key(name: str) -> tuple[bool, float, int, str]:
+            lane = self._lanes[name]
+            first = lane.games < FEW_GAMES and self._look.lane_seats[name] < self._most_first
+            return not first, max(self._clock, self._served[name]), lane.games, name
+
+        return sorted(self._lanes, key=key)
+
+    def served(self, name: str) -> None:
+        spec = self._lanes[name].spec
+        self._clock = max(self._clock, self._served[name])
+        self._served[name] = self._clock + (spec.task_target_s if spec else 1.0) / self._look.picture.share(name)
+
+
+def fill(look: Look) -> Iterable[Action]:
+    """One task per node and round, until nothing is free or the call has placed enough."""
+    yield from _stopped(look)
+    lanes = {name: lane for name, lane in look.all.lanes.items() if lane.wants}
+    if not lanes:
+        return
+    turns = Turns(look, lanes)
+    open_ = [name for name, node in look.all.nodes.items() if node.usable and name not in look.held]
+    serial = 0
+    while open_ and not look.full:
+        open_.sort(key=lambda name: (len(look.taken.get(name, {})) / max(1, look.all.nodes[name].seats), name))
+        still: list[str] = []
+        for node_name in open_:
+            if look.full:
+                return
+            choice, denial = _choose(look, turns, lanes, node_name)
+            if not choice:
+                if denial is not None and denial.reason not in USUAL:
+                    yield from deny(look, KIND, "" if denial.everywhere else node_name, "", denial)
+                continue
+            serial += 1
+            name = f"{choice}-s{look.ctx.read_to}-{serial}"
+            yield placement(look, name, _spec(look, name, lanes[choice], look.all.nodes[node_name]), None, node_name)
+            turns.served(choice)
+            still.append(node_name)
+        open_ = still
+
+
+def _stopped(look: Look) -> Iterable[Action]:
+    for name, lane in look.all.lanes.items():
+        if lane.plays and lane.factor(KIND) <= 0:
+            yield from deny(look, KIND, "", name, Denial("back-pressure", 0.0, 0.0))
+        breaker = lane.breakers.get(KIND)
+        if breaker is not None and lane.wants and is_open(look, breaker, 0):
+            failures = Denial("breaker", float(breaker.failures), float(look.settings.breaker_failures))
+            yield from deny(look, KIND, "", name, failures)
+
+
+def _choose(look: Look, turns: Turns, lanes: dict[str, Lane], node_name: str) -> tuple[str, Denial | None]:
+    node = look.all.nodes[node_name]
+    first: Denial | None = None
+    for name in turns.order():
+        spec = lanes[name].spec
+        needs = spec.needs.get(KIND, KindNeeds()) if spec else KindNeeds()
+        denial = first_no(look, Wish(KIND, name, needs.gpu, needs.memory_bytes, needs.disk_bytes), node_name, node)
+        if denial is None:
+            return name, None
+        if denial.everywhere or denial.reason in USUAL:
+            return "", denial
+        if denial.reason not in OF_A_LANE:
+            first = first or denial
+    return "", first
+
+
+def _spec(look: Look, task: str, lane: Lane, node: Node) -> TaskSpec:
+    assert lane.spec is not None
+    target_s = lane.spec.task_target_s
+    if node.ephemeral:
+        target_s = min(target_s / 2, look.life_left(node) / 2)
+    games = look.picture.durations.games_for(
+        lane.spec.name, node.node_class, target_s, lane.spec.iteration.games_per_task
+    )
+    return task_spec(
+        lane.spec, KIND, task, timeout_s=max(look.settings.kind(KIND).timeout_s, 10 * lane.spec.task_target_s),
+        work={"games": games}, inputs={"model": (lane.model,)} if lane.model else {}, iteration=lane.iteration,
+        model=lane.model.sha256 if lane.model else "",
+    )  # fmt: skip
