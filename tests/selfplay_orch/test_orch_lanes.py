@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given as any_given
@@ -173,7 +174,7 @@ def test_a_lane_never_waits_for_longer_than_its_share_allows(parts: list[int]) -
     for name, share in weights.items():
         share = max(0.01, share)
         turns = [-1, *(n for n, one in enumerate(order) if one == name), 600]
-        gaps = [after - before for before, after in zip(turns, turns[1:], strict=False)]
+        gaps = [after - before for before, after in pairwise(turns)]
         assert max(gaps) <= 1 / share + len(weights) + 1
         assert order.count(name) == pytest.approx(600 * share, rel=0.1, abs=len(weights))
 
@@ -197,6 +198,17 @@ def test_lanes_with_few_games_go_first_but_not_beyond_their_quota() -> None:
     world.plan()
     assert [fact.spec.lane for fact in world.facts(TaskRequested)][:4] == ["new"] * 4
     assert len(world.running(lane="old")) == 4
+
+
+def test_a_lane_whose_games_are_held_back_does_not_keep_the_only_seat() -> None:
+    world = World().join(seats=1).lane("stuck")
+    world.lane("other").tell(admitted("other", 500, 50_000))
+    for _ in range(8):
+        world.plan()
+        name = world.running()[0]
+        world.after(30).start(name).finish(name, games=60)
+    lanes = [fact.spec.lane for fact in world.facts(TaskRequested)]
+    assert lanes.count("other") >= 3
 
 
 def test_a_lane_alone_gets_all_seats_though_it_is_above_its_quota() -> None:

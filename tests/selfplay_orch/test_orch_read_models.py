@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import duckdb
@@ -119,7 +120,7 @@ def test_shares_are_those_of_the_last_plan_with_every_term() -> None:
 @any_given(st.sets(st.integers(1, len(STORY.log) - 1), max_size=12))
 def test_the_tables_do_not_depend_on_where_batches_end(cuts: set[int]) -> None:
     ends = [0, *sorted(cuts), len(STORY.log)]
-    batches = [STORY.log[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    batches = [STORY.log[begin:end] for begin, end in pairwise(ends)]
     assert tables(batches) == tables([STORY.log])
 
 

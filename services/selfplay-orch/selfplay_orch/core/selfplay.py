@@ -40,7 +40,9 @@ class Turns:
         def key(name: str) -> tuple[bool, bool, float, int, str]:
             lane = self._lanes[name]
             over = self._look.lane_seats[name] >= self._most
-            return over, lane.games >= FEW_GAMES, max(self._clock, self._served[name]), lane.games, name
+            # games that sync holds back are not played again and again
+            enough = max(lane.games, lane.played) >= FEW_GAMES
+            return over, enough, max(self._clock, self._served[name]), lane.games, name
 
         return sorted(self._lanes, key=key)
 
