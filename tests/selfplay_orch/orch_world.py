@@ -9,7 +9,6 @@ from selfplay_orch.app import SERVICE
 from selfplay_orch.core.picture import WorkPicture
 from selfplay_orch.core.plan import plan
 from selfplay_orch.settings import Settings
-
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.health import BackpressureChanged, NodeJoined
 from sparring.contracts.lanes import IterationRules, LaneSpec

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
 from orch_world import World
+
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.plan import plan
 from selfplay_orch.settings import KindRules, Settings
-
 from sparring.contracts.parts import LEVELS, Level
 from sparring.contracts.selfplay_orch import SeatTaken, SpawnAdmitted, TaskAbandoned, TaskCancelled
 from sparring.decider import Append, Context

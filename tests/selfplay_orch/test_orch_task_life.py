@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from selfplay_orch.core.task import TASK, cancel, failed, finished, request, started
 from selfplay_orch.settings import Settings
-
 from sparring.contracts.parts import TaskSpec
 from sparring.contracts.selfplay_orch import (
     CancelTask,

@@ -61,7 +61,8 @@ class Node:
 
 @dataclass
 class Lane:
-    """`games` and `positions` are admitted ones; `served` is the lane's place in the fair order of self-play."""
+    """`played` are games that self-play reported, `games` and `positions` those admitted; `served` is the lane's place in
+    the fair order of self-play."""
 
     spec: LaneSpec | None = None
     paused: bool = False
@@ -71,6 +72,7 @@ class Lane:
     iterations: int = 0
     training: bool = False
     model: Artifact | None = None
+    played: int = 0
     games: int = 0
     positions: int = 0
     last_games_at: datetime | None = None

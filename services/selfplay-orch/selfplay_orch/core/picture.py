@@ -154,12 +154,14 @@ class WorkPicture:
 
     def _succeeded(self, task: Task, done: TaskFinished) -> None:
         self.lane(done.lane).breakers.pop(done.kind, None)
+        found = done.evidence.get("games", 0)
+        games = found if isinstance(found, int) else 0
+        if done.kind == "selfplay":
+            self.lane(done.lane).played += games
         node = self.all.nodes.get(task.node)
-        if node is None:
-            return
-        node.breaker = Breaker()
-        games = done.evidence.get("games", 0)
-        self.durations.note(done.kind, done.lane, node.node_class, done.seconds, games if isinstance(games, int) else 0)
+        if node is not None:
+            node.breaker = Breaker()
+            self.durations.note(done.kind, done.lane, node.node_class, done.seconds, games)
 
     def _failed(self, task: Task, kind: str, lane: str, at: datetime) -> None:
         """Failures count while all is as it should be: not when the cluster halts or the node leaves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from selfplay_orch.core.admission import Denial, Wish, first_no, is_open
@@ -30,15 +31,18 @@ class Turns:
         self._look, self._lanes = look, lanes
         self._clock = look.all.clock
         self._served = {name: lane.served for name, lane in lanes.items()}
-        self._most_first = max(1, int(quota(len(lanes)) * look.seats))
+        self._most = max(1, math.ceil(quota(len(lanes)) * look.seats))
 
     def order(self) -> list[str]:
-        """Lanes with few games first, up to their quota; then whoever was served least for its share."""
+        """Lanes below their quota of the seats; of these those with few games, then whoever was served least for its
+        share."""
 
-        def key(name: str) -> tuple[bool, float, int, str]:
+        def key(name: str) -> tuple[bool, bool, float, int, str]:
             lane = self._lanes[name]
-            first = lane.games < FEW_GAMES and self._look.lane_seats[name] < self._most_first
-            return not first, max(self._clock, self._served[name]), lane.games, name
+            over = self._look.lane_seats[name] >= self._most
+            # games that sync holds back are not played again and again
+            enough = max(lane.games, lane.played) >= FEW_GAMES
+            return over, enough, max(self._clock, self._served[name]), lane.games, name
 
         return sorted(self._lanes, key=key)
 
