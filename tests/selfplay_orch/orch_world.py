@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfplay_orch.app import SERVICE
+from selfplay_orch.core.limits import BOOST, NODE, PLAN, QUOTA
 from selfplay_orch.core.picture import WorkPicture
 from selfplay_orch.core.plan import plan
+from selfplay_orch.core.task import TASK
 from selfplay_orch.settings import Settings
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.health import BackpressureChanged, NodeJoined
@@ -171,14 +173,7 @@ class World:
         return [(one.fact.kind, one.fact.reason) for one in self.log if type(one.fact).__name__ == "TaskDenied"]  # type: ignore[attr-defined]
 
 
-def _deciders() -> dict[tuple[str, str], Any]:
-    from selfplay_orch.core.limits import BOOST, NODE, PLAN, QUOTA
-    from selfplay_orch.core.task import TASK
-
-    return {(one.owner, one.entity): one for one in (BOOST, NODE, PLAN, QUOTA, TASK)}
-
-
-DECIDERS = _deciders()
+DECIDERS: dict[tuple[str, str], Any] = {(one.owner, one.entity): one for one in (BOOST, NODE, PLAN, QUOTA, TASK)}
 
 
 def lane_spec(name: str = "hex", *, games_per_task: int = 64, **more: Any) -> LaneSpec:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
-from orch_world import World
+from orch_world import Stale, World
 
+from selfplay_orch.core.cluster import Breaker
 from selfplay_orch.core.look import Look
+from selfplay_orch.core.placement import in_fair_order, overtaking_s
 from selfplay_orch.core.plan import plan
 from selfplay_orch.settings import KindRules, Settings
+from sparring.contracts.lanes import GateRules
+from sparring.contracts.lifecycle import GateOpened
 from sparring.contracts.parts import LEVELS, Level
 from sparring.contracts.selfplay_orch import SeatTaken, SpawnAdmitted, TaskAbandoned, TaskCancelled
 from sparring.decider import Append, Context
 from sparring.testing import at
-
-from orch_world import Stale  # isort: skip
 
 FAST = Settings(spawns_per_minute=6000, most_a_call=20)
 
@@ -99,8 +101,6 @@ def test_rule_12_an_assignment_that_nobody_starts_ends_by_itself() -> None:
 def test_rule_12_a_breaker_closes_by_itself() -> None:
     world = World().join().lane("hex")
     lane = world.picture.lane("hex")
-    from selfplay_orch.core.cluster import Breaker
-
     lane.breakers["selfplay"] = Breaker(9, ("n1",), at(0))
     world.plan()
     assert not world.running() and ("selfplay", "breaker") in world.reasons()
@@ -146,8 +146,6 @@ def test_rule_18_a_kind_below_its_reserved_share_goes_before_415_older_jobs() ->
 
 
 def test_rule_18_age_counts_nothing_is_overtaken_by_what_came_later_than_the_bound() -> None:
-    from selfplay_orch.core.placement import in_fair_order, overtaking_s
-
     world = World().lane("hex")
     kinds = ("tune", "train", "evaluate", "export", "transfer")
     for number in range(200):
@@ -179,10 +177,7 @@ def test_rule_18_the_newest_candidate_supersedes_queued_evaluations_of_an_older_
     assert not gone & set(runs) and "anchor" not in gone and "fresh" not in gone
 
 
-def gate(name: str):  # type: ignore[no-untyped-def]
-    from sparring.contracts.lanes import GateRules
-    from sparring.contracts.lifecycle import GateOpened
-
+def gate(name: str) -> GateOpened:
     return GateOpened(lane="hex", gate=name, candidate="a" * 64, baseline="", iteration="hex-1", rules=GateRules())
 
 

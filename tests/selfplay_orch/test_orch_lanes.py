@@ -18,7 +18,7 @@ from selfplay_orch.core.selfplay import Turns
 from selfplay_orch.core.shares import deficit, momentum, quota, shares
 from sparring.contracts.lifecycle import CurriculumRebalanced, ModelPromoted, ModelRolledBack
 from sparring.contracts.parts import Artifact, Check
-from sparring.contracts.pipeline import LanePaused, LaneResumed
+from sparring.contracts.pipeline import LanePaused, LaneRegistered, LaneResumed
 from sparring.contracts.selfplay_orch import (
     BoostLane,
     BoostRefused,
@@ -259,8 +259,6 @@ def test_self_play_that_waits_for_a_retry_is_cancelled_when_its_lane_is_paused()
 
 def test_a_lane_is_served_only_while_it_is_enabled_has_a_program_and_an_open_iteration() -> None:
     world = World().join().lane("off", enabled=False).lane("none", commands={"train": ("x",)})
-    from sparring.contracts.pipeline import LaneRegistered
-
     world.tell(LaneRegistered(lane="idle", spec=lane_spec("idle")))
     world.plan()
     assert world.running() == []
@@ -329,6 +327,18 @@ def test_self_play_is_sized_from_what_finished_on_nodes_alike() -> None:
     assert fresh is not None and fresh.work == {"games": 300}
     fast = world.running(node="n2")[0]
     assert world.picture.all.tasks[fast].spec.work == {"games": 64}  # type: ignore[union-attr]
+
+
+def test_tasks_are_never_so_short_that_the_spawn_rate_leaves_seats_idle() -> None:
+    world = World().join("n1", seats=1).lane("hex", task_target_s=4)
+    world.plan()
+    first = world.running()[0]
+    world.start(first).finish(first, seconds=10, games=100)
+    world.after(20).plan()
+    assert world.picture.all.tasks[world.running()[0]].spec.work == {"games": 40}  # type: ignore[union-attr]
+    world.join("n2", seats=31).plan()
+    sizes = {task.spec.work["games"] for task in world.picture.all.tasks.values() if task.node == "n2" and task.spec}
+    assert sizes == {round(10 * 1.25 * 60 * 32 / 64)}
 
 
 def test_an_ephemeral_node_gets_shorter_tasks() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import pytest
 from hypothesis import given as any_given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -15,17 +14,12 @@ from selfplay_orch.core.limits import Quota, evolve_quota, spawn_rate_left
 from selfplay_orch.core.plan import plan
 from selfplay_orch.settings import KindRules, Settings
 from sparring.contracts import health
-from sparring.contracts.node_agent import HaltNode, StartTask, StopTask
 from sparring.contracts.selfplay_orch import (
-    CancelTask,
     ReportTaskFailed,
     SeatTaken,
     SpawnAdmitted,
-    TaskAbandoned,
     TaskAssigned,
     TaskDenied,
-    TaskFailed,
-    TaskOrphaned,
     TaskRequested,
 )
 from sparring.decider import Recorded
@@ -263,112 +257,6 @@ def test_the_rate_recovers_with_time_and_grows_with_the_seats() -> None:
     big = World().join("a", seats=32).join("b", seats=32).join("c", seats=32).join("d", seats=32).lane("hex")
     big.plan()
     assert len(big.running()) == 2 * 128 // 6
-
-
-# ---- what ends without saying so
-
-
-def test_the_tasks_of_a_lost_node_are_orphaned_once_and_placed_again_older_first_whatever_the_rate() -> None:
-    world = World(Settings(spawns_per_minute=6)).join("n1", seats=8).lane("hex", enabled=False)
-    for number in range(3):
-        world.after(11).request(f"x{number}", "distill" if number else "export").plan()
-    old = sorted(world.running())
-    world.join("n2", seats=1)
-    lost(world, "n1")
-    facts = world.plan()
-    assert sorted(fact.task for fact in facts if isinstance(fact, TaskOrphaned)) == old
-    placed = [fact.task for fact in facts if isinstance(fact, TaskAssigned)]
-    assert placed == ["x0", "x1"], "two seats, the older first, though the rate is used up"
-    assert world.plan() == []
-
-
-def test_a_node_that_comes_back_with_another_boot_has_lost_its_tasks() -> None:
-    world = World().join("n1").lane("hex", enabled=False).request("x", "export")
-    world.plan()
-    world.join("n1", boot="b2")
-    assert [type(fact) for fact in world.plan()][:2] == [TaskOrphaned, TaskAssigned]
-    assert world.picture.all.tasks["x"].boot == "b2"
-
-
-def test_a_task_that_its_nodes_beat_does_not_list_for_the_lease_is_orphaned() -> None:
-    world = World().join().lane("hex", enabled=False).request("x", "export")
-    world.plan()
-    world.start("x")
-    assert world.after(29).beat().plan() == []
-    assert type(world.after(2).beat().plan()[0]) is TaskOrphaned
-
-
-@pytest.mark.parametrize("why", ["stale beat", "another boot", "listed", "blind"])
-def test_only_a_fresh_beat_of_the_same_life_takes_a_lease_away(why: str) -> None:
-    world = World().join().lane("hex", enabled=False).request("x", "export")
-    world.plan()
-    world.start("x").after(40)
-    world.beat(running=[("x", 1)] if why == "listed" else [], boot="b0" if why == "another boot" else "b1")
-    if why == "stale beat":
-        world.after(10)
-    if why == "blind":
-        world.tell(health.ObservationLost(silent=3, nodes=4, until=at(world.now + 60)))
-    assert world.plan() == []
-
-
-def test_a_task_past_its_timeout_is_failed_and_its_child_stopped() -> None:
-    world = World().join().lane("hex", enabled=False).request("x", "export", max_attempts=1)
-    world.plan()
-    world.start("x").after(600 + 59).beat(running=[("x", 1)])
-    assert world.plan() == []
-    facts = world.after(2).plan()
-    assert [type(fact) for fact in facts] == [TaskFailed, TaskAbandoned]
-    world.after(7).beat(running=[("x", 1)]).plan()
-    assert [order.task for order in world.sent if isinstance(order, StopTask)] == ["x"]
-
-
-def test_what_was_asked_for_with_an_end_is_cancelled_when_it_passed() -> None:
-    world = World().lane("hex", enabled=False).request("x", "export", expires_s=30)
-    assert world.after(29).plan() and "x" in world.picture.all.tasks
-    world.after(2).plan()
-    assert "x" not in world.picture.all.tasks
-
-
-# ---- orders to agents
-
-
-def test_an_assigned_task_is_ordered_until_it_starts() -> None:
-    world = World().join(seats=1).lane("hex")
-    world.plan()
-    name = world.running()[0]
-    assert {order.task for order in world.sent if isinstance(order, StartTask)} == {name}
-    world.start(name)
-    world.sent.clear()
-    world.plan()
-    assert world.sent == []
-
-
-def test_a_cancelled_task_is_stopped_until_a_beat_no_longer_lists_it() -> None:
-    world = World().join().lane("hex", enabled=False).request("x", "export")
-    world.plan()
-    world.start("x").beat(running=[("x", 1)]).order(CancelTask(task="x", reason="enough"))
-    world.sent.clear()
-    world.after(1).plan()
-    assert [type(order) for order in world.sent] == [StopTask]
-    world.after(7).beat()
-    world.sent.clear()
-    world.plan()
-    assert world.sent == []
-
-
-def test_a_halt_reaches_every_node_and_nothing_starts() -> None:
-    world = World().join("n1").join("n2").lane("hex")
-    switch(world, "halted")
-    world.request("x", "export").plan()
-    assert {order.node for order in world.sent if isinstance(order, HaltNode)} == {"n1", "n2"}
-    assert world.running() == [] and ("export", "cluster halted") in world.reasons()
-
-
-def test_a_pause_stops_self_play_and_training_and_lets_the_rest_go_on() -> None:
-    world = World().join().lane("hex").request("x", "export").request("t", "train")
-    switch(world, "paused")
-    world.plan()
-    assert world.running() == ["x"]
 
 
 # ---- bounds

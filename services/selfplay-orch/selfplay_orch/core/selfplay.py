@@ -106,9 +106,14 @@ def _choose(look: Look, turns: Turns, lanes: dict[str, Lane], node_name: str) ->
     return "", first
 
 
+def _least_s(look: Look) -> float:
+    """Shorter tasks would leave seats idle, because the spawn rate could not fill them; with a quarter to spare."""
+    return 1.25 * 60 * look.seats / look.spawns_per_minute
+
+
 def _spec(look: Look, task: str, lane: Lane, node: Node) -> TaskSpec:
     assert lane.spec is not None
-    target_s = lane.spec.task_target_s
+    target_s = max(lane.spec.task_target_s, _least_s(look))
     if node.ephemeral:
         target_s = min(target_s / 2, look.life_left(node) / 2)
     games = look.picture.durations.games_for(
