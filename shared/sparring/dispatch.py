@@ -74,6 +74,9 @@ class Dispatch:
         command = self._commands.get(type(order))
         if command is None:
             raise UnknownMessage(f"{self._shell.service.name} obeys no {type(order).__name__}")
+        if not command.mints and not await self._shell.store.exists(command.decider, order.id):
+            # only an order that mints an id can create an entity
+            return Outcome()
         gathered = await command.gather(order, self._shell) if command.gather else None
         context = replace(self._shell.context(), id=envelope.id, gathered=gathered)
         own = command.decider.ref(order.id)

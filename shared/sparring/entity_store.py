@@ -84,6 +84,11 @@ class EntityStore:
         """The entity as of its last message that a reader of this process can see."""
         return await self._load(decider, decider.ref(id))
 
+    async def exists(self, decider: Decider[Any], id: str) -> bool:
+        """Whether the entity has any fact; that it has none is asked of the leader."""
+        loaded = await self.state(decider, id)
+        return loaded.sequence > 0 or await self._log.last(decider.ref(id).pattern) > 0
+
     async def execute(
         self,
         entities: Sequence[tuple[Decider[Any], str]],

@@ -128,7 +128,7 @@ async def test_a_redriven_letter_reaches_the_consumer_that_failed_and_recovers(
         await eventually(recorded, within_s=60)
         first, second = (one.fact.letter for one in await facts(nc, DeadLetterRecorded))  # type: ignore[attr-defined]
         assert await facts(nc, SlotClaimed) == []
-        await order(nc, RedriveDeadLetter(letter=first, by="test"), "redrive-1")
+        await order(nc, RedriveDeadLetter(letter=first, by="test", force=True), "redrive-1")
         await order(nc, DiscardDeadLetter(letter=second, by="test", reason="not needed"), "discard-1")
 
         async def recovered() -> bool:

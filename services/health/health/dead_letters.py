@@ -171,7 +171,7 @@ async def _redrive(shell: Any, name: str, letter: Any) -> None:
     headers |= {
         LETTER: name,
         ATTEMPT: str(letter.redrives),
-        FORCED: "yes",
+        FORCED: "yes" if letter.forced else "no",
         "Nats-Msg-Id": f"{name}-{letter.redrives}",
         "Sparring-Original-Stream": letter.stream,
         "Sparring-Original-Sequence": str(letter.stream_sequence),

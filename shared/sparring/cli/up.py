@@ -37,7 +37,7 @@ from sparring.supervisor import Child, Supervisor
 LEAST_DISK = 1024**3
 DEFAULT_LANES = Path("examples/hex/lanes.toml")
 LOOK_S = 1.0
-LOCAL_CACHE_BYTES = 100 * 1024**2
+LOCAL_CACHE_BYTES = 50 * 1024**2
 # one machine's disk holds everything several times: old games go after minutes instead of half an hour
 LOCAL_KEEP = {"SPARRING_SYNC__KEEP_S": "300"}
 

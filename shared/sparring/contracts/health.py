@@ -157,6 +157,7 @@ class DeadLetterRedriven(Fact, owner="health", entity="dead-letter", key="letter
     by: Name
     attempt: Count
     due_at: Instant | None
+    forced: bool = Field(default=False, description="obeyed although it had expired")
 
 
 class DeadLetterRecovered(Fact, owner="health", entity="dead-letter", key="letter"):

@@ -48,8 +48,8 @@ def evolve(letter: DeadLetter, recorded: Recorded) -> DeadLetter:
         case DeadLetterRecorded() as fact:
             return DeadLetter("pending", fact.consumer, fact.stream, fact.stream_sequence, fact.subject, fact.transient,
                               0, fact.due_at)  # fmt: skip
-        case DeadLetterRedriven(attempt=attempt):
-            return replace(letter, state="redriven", redrives=attempt, due_at=None)
+        case DeadLetterRedriven(attempt=attempt, forced=forced):
+            return replace(letter, state="redriven", redrives=attempt, due_at=None, forced=forced)
         case DeadLetterRecovered():
             return replace(letter, state="recovered", due_at=None)
         case DeadLetterFailedAgain(due_at=due_at):
@@ -88,7 +88,11 @@ def redrive(order: RedriveDeadLetter, letter: DeadLetter, ctx: Context) -> list[
     if letter.state is None or (letter.state not in OPEN and not order.force):
         reason = "no such letter" if letter.state is None else f"it is {letter.state}; --force redrives it all the same"
         return [DeadLetterOrderRefused(letter=order.letter, order="RedriveDeadLetter", reason=reason)]
-    return [DeadLetterRedriven(letter=order.letter, by=order.by, attempt=letter.redrives + 1, due_at=None)]
+    return [
+        DeadLetterRedriven(
+            letter=order.letter, by=order.by, attempt=letter.redrives + 1, due_at=None, forced=order.force
+        )
+    ]
 
 
 def report(order: ReportRedriven, letter: DeadLetter, ctx: Context) -> list[Fact]:
