@@ -69,7 +69,6 @@ class Tally:
     handled: int = 0
     failed: int = 0
     redelivered: int = 0
-    failures_in_a_row: int = 0
 
 
 Failures = Callable[[str, bytes], Awaitable[object]]
@@ -106,10 +105,8 @@ class Delivery:
         self.tally.redelivered += attempt > 1
         if error is None:
             self.tally.handled += 1
-            self.tally.failures_in_a_row = 0
         else:
             self.tally.failed += 1
-            self.tally.failures_in_a_row += 1
 
     async def _remember(
         self, message: Msg, error: BaseException | None, attempt: int, *, transient: bool, given_up: bool

@@ -13,6 +13,7 @@ from sparring import telemetry
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.health import ReportRedriven
 from sparring.decider import Command, Recorded
+from sparring.delivery import ATTEMPTS
 from sparring.entity_store import Because, Outcome
 from sparring.envelope import Envelope, check_expiry, decode, derived_id, read_envelope, recorded
 from sparring.errors import Permanent, UnknownMessage
@@ -37,7 +38,7 @@ class Dispatch:
         """Handles an order or a fact of a reaction, and reports redriven letters."""
         headers: dict[str, str] = dict(message.headers or {})
         letter = headers.get(LETTER)
-        last = message.metadata.num_delivered >= 5
+        last = message.metadata.num_delivered >= ATTEMPTS
         try:
             await self._handle(message, headers)
         except Exception as error:

@@ -19,13 +19,12 @@ from sparring.envelope import Envelope, derived_id, encode, recorded
 from sparring.errors import LogUnavailable, LostRace, NotTheOwner, RepeatedBatch
 from sparring.faults import fault
 from sparring.log.interface import Expect, Log, Outgoing, Raw
-from sparring.subjects import Ref, ref_of
+from sparring.subjects import CARRIED, Ref, ref_of
 
 CARRY_EVERY = 500
 CACHED_STATES = 20_000
 ATTEMPTS = 50
 ORDERS_KEPT = timedelta(days=14)
-CARRIED = "StateCarried"
 
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {}
 Decision = Callable[[Mapping[Ref, Any]], Sequence[Fact]]
@@ -78,7 +77,6 @@ class EntityStore:
         self._log, self._carry_every = log, carry_every
         self._states: OrderedDict[Ref, Loaded] = OrderedDict()
         self._locks: dict[Ref, asyncio.Lock] = {}
-        self.retries = 0
 
     async def state(self, decider: Decider[Any], id: str) -> Loaded:
         """The entity as of its last message that a reader of this process can see."""
@@ -132,7 +130,6 @@ class EntityStore:
                 return Outcome(await self._append(deciders, loaded, facts, because, attempt), retries=attempt)
             except (LostRace, RepeatedBatch) as error:
                 lost = error
-                self.retries += 1
                 # somebody who wins every time would starve us: step back a little longer each time
                 await asyncio.sleep(min(0.1, 0.001 * attempt))
             except LogUnavailable:

@@ -61,7 +61,3 @@ class NotTheOwner(Permanent):
 
 class BadInput(SparringError):
     """A person's input is wrong; the message names the field, the value and the remedy. Exit code 2."""
-
-
-class MissingEvidence(Permanent):
-    """A completion without evidence is refused."""

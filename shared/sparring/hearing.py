@@ -17,8 +17,8 @@ from sparring.envelope import recorded
 from sparring.errors import NewerVersion, Permanent, ReadModelBehind
 from sparring.faults import fault
 from sparring.log.interface import Log, Raw
-from sparring.projection import CARRIED, Projection
-from sparring.subjects import class_of
+from sparring.projection import Projection
+from sparring.subjects import CARRIED, class_of
 
 FLUSH_S = 0.25
 CHECKPOINT_S = 300.0
@@ -187,3 +187,15 @@ def heard(raw: Raw) -> Recorded | None:
         return None
     one = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at)
     return one if isinstance(one.fact, Fact) else None
+
+
+async def whole(log: Log) -> list[Recorded]:
+    """Every fact from the first to the log's present end; for logs that fit in memory."""
+    end, found = await log.end(), list[Recorded]()
+    if end == 0:
+        return found
+    async for batch in log.follow(0):
+        found += [one for raw in batch if raw.sequence <= end and (one := heard(raw)) is not None]
+        if batch and batch[-1].sequence >= end:
+            break
+    return found

@@ -14,7 +14,7 @@ from sparring.envelope import CORRELATION, ORDER, current
 from sparring.errors import Undecodable, UnknownMessage
 from sparring.log.interface import Raw
 from sparring.read_model import ReadModel
-from sparring.subjects import untoken
+from sparring.subjects import CARRIED, untoken
 
 STAGING = """
 create temp table if not exists facts (
@@ -23,7 +23,6 @@ create temp table if not exists facts (
 );
 create table if not exists positions (model varchar primary key, version integer, sequence bigint, "at" timestamptz);
 """
-CARRIED = "StateCarried"
 
 
 class Projection:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from sparring.contracts.base import FACTS, ORDERS, Fact, Message, Order
 
+# an entity's state, carried forward by its owner: no fact of a contract
+CARRIED = "StateCarried"
 _PLAIN = re.compile(r"^[A-Za-z0-9_-]+$")
 
 

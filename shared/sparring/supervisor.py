@@ -54,11 +54,6 @@ class Child:
                 start_new_session=True,
             )
 
-    def last_words(self, lines: int = 3) -> str:
-        with contextlib.suppress(OSError):
-            return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
-        return ""
-
 
 class Supervisor:
     """Starts, watches and stops children; `look` is called often by whoever owns the loop."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import nats
 
 from sparring.decider import Recorded
-from sparring.hearing import heard
+from sparring.hearing import whole
 from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer
 
@@ -107,16 +107,10 @@ async def facts_of(data: Path) -> list[Recorded]:
     address = server.start()
     nc = await nats.connect(address.url)
     try:
-        log = JetStreamLog(nc)
-        end, found = await log.end(), list[Recorded]()
-        async for batch in log.follow(0):
-            found += [one for raw in batch if (one := heard(raw)) is not None]
-            if batch and batch[-1].sequence >= end:
-                return found
+        return await whole(JetStreamLog(nc))
     finally:
         await nc.close()
         server.stop()
-    raise AssertionError("the log ended early")
 
 
 def wait_for(look, within_s: float = 60.0) -> None:  # type: ignore[no-untyped-def]

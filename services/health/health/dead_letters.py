@@ -16,7 +16,7 @@ from sparring.contracts.health import RecordDeadLetter
 from sparring.dispatch import ATTEMPT, FORCED, LETTER
 from sparring.errors import LogUnavailable
 from sparring.streams import ADVISORIES, COMMANDS, DLQ, FAILURES, Durable, declare_durable
-from sparring.subjects import without_retry
+from sparring.subjects import retry_subject, without_retry
 
 KEEPER = Durable("dead-letter-keeper", ADVISORIES, ("$JS.EVENT.ADVISORY.CONSUMER.>",), max_deliver=-1)
 KEPT = "Sparring-Original-"
@@ -176,7 +176,7 @@ async def _redrive(shell: Any, name: str, letter: Any) -> None:
         "Sparring-Original-Stream": letter.stream,
         "Sparring-Original-Sequence": str(letter.stream_sequence),
     }
-    subject = f"retry.{letter.consumer}.{without_retry(letter.subject)}"
+    subject = retry_subject(letter.consumer, without_retry(letter.subject))
     await shell.js.publish(subject, kept.data or b"", headers=headers, stream=COMMANDS)
 
 

@@ -16,8 +16,7 @@ from sparring.catalogue import services
 from sparring.cli.common import AsJson, Data, Nats, print_json
 from sparring.contracts import fingerprint
 from sparring.contracts.readings import Heartbeat, ServiceBeat
-from sparring.decider import Recorded
-from sparring.hearing import heard
+from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.place import find
 from sparring.reader import Reader
@@ -65,14 +64,8 @@ def doctor(
 
 async def _invariants(reader: Reader) -> list[Finding]:
     """What must hold over any log: no effect twice, limits kept, games conserved, every wait with a deadline."""
-    facts: list[Recorded] = []
-    end = await reader.log.end()
-    async for batch in reader.log.follow(0):
-        facts += [one for raw in batch if (one := heard(raw)) is not None]
-        if batch and batch[-1].sequence >= end:
-            break
     remedy = "read around it with `spar events --since SEQ`; the fact's owner has a bug"
-    return [Finding("critical", "log", text, remedy) for text in violations(facts)]
+    return [Finding("critical", "log", text, remedy) for text in violations(await whole(reader.log))]
 
 
 async def _streams(nc: Client):  # type: ignore[no-untyped-def]

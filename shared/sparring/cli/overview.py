@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from sparring.reader import Reader
@@ -101,8 +100,3 @@ def counts(reader: Reader) -> dict[str, Any]:
         "(select any_value(state) from health_cluster) cluster"
     )[0]
     return {"sequence": reader.projection.position, **row}
-
-
-def overdue(row: dict[str, Any]) -> bool:
-    """Whether the wait has passed its deadline."""
-    return row["deadline_at"] is not None and row["deadline_at"] < datetime.now(UTC)

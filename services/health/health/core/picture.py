@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from health.core import small
 from health.core.capacity import Controller
@@ -28,6 +25,7 @@ from sparring.contracts.sync import (
     GamesRecorded,
 )
 from sparring.decider import Recorded
+from sparring.picture import StoredPicture
 
 
 @dataclass
@@ -59,23 +57,18 @@ class Everything:
     finished: int = 0
 
 
-_ADAPTER = TypeAdapter(Everything)
 PRODUCED_KEPT = 200
 
 
-class HealthPicture:
+class HealthPicture(StoredPicture[Everything]):
     """A fold over health's own facts and what makes queues deep."""
 
+    kind = Everything
+
     def __init__(self) -> None:
-        self.all = Everything()
+        super().__init__()
         # controllers live on readings, which are not kept: a new process begins them at the present seats
         self.controllers: dict[str, tuple[Controller, datetime]] = {}
-
-    def dump(self) -> Any:
-        return _ADAPTER.dump_python(self.all, mode="json")
-
-    def load(self, data: Any) -> None:
-        self.all = _ADAPTER.validate_python(data)
 
     def lane(self, name: str) -> Lane:
         return self.all.lanes.setdefault(name, Lane())

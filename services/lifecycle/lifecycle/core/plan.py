@@ -9,8 +9,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from lifecycle.core.decide import abandon, close, record, regress
 from lifecycle.core.evolve import LANE, evolve
 from lifecycle.core.state import Gate, Lane
@@ -20,6 +18,7 @@ from sparring.contracts.lifecycle import AbandonMatch, CloseGate, EvaluationRequ
 from sparring.contracts.pipeline import LaneEdited, LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskAbandoned, TaskCancelled, TaskFinished, TaskRequested
 from sparring.decider import Action, Append, Context, Recorded, Send
+from sparring.picture import StoredPicture
 from sparring.subjects import Ref
 from sparring.task_specs import task_spec
 
@@ -33,20 +32,10 @@ class Everything:
     given_up: dict[str, str] = field(default_factory=dict)
 
 
-_ADAPTER = TypeAdapter(Everything)
-
-
-class ModelsPicture:
+class ModelsPicture(StoredPicture[Everything]):
     """All lanes' models and gates, and the evaluation tasks of open gates."""
 
-    def __init__(self) -> None:
-        self.all = Everything()
-
-    def dump(self) -> Any:
-        return _ADAPTER.dump_python(self.all, mode="json")
-
-    def load(self, data: Any) -> None:
-        self.all = _ADAPTER.validate_python(data)
+    kind = Everything
 
     def apply(self, recorded: Recorded) -> None:
         everything, fact = self.all, recorded.fact

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from pipeline.core import iteration as iterations
 from pipeline.core.iteration import Iteration
@@ -18,6 +15,7 @@ from sparring.contracts.selfplay_orch import TaskAbandoned, TaskFinished, TaskRe
 from sparring.contracts.sync import BatchAdmitted, DatasetSealed
 from sparring.contracts.training_slots import SlotClaimed, SlotExpired
 from sparring.decider import Recorded
+from sparring.picture import StoredPicture
 
 
 @dataclass
@@ -67,20 +65,10 @@ class Everything:
     last_failed: dict[str, datetime] = field(default_factory=dict)
 
 
-_ADAPTER = TypeAdapter(Everything)
-
-
-class LoopPicture:
+class LoopPicture(StoredPicture[Everything]):
     """A fold over the facts of all services; closed iterations leave nothing behind but sums."""
 
-    def __init__(self) -> None:
-        self.all = Everything()
-
-    def dump(self) -> Any:
-        return _ADAPTER.dump_python(self.all, mode="json")
-
-    def load(self, data: Any) -> None:
-        self.all = _ADAPTER.validate_python(data)
+    kind = Everything
 
     def supply(self, lane: str) -> Supply:
         return self.all.supply.setdefault(lane, Supply())

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from sparring.contracts.health import NodeDraining, NodeJoined, NodeLost
 from sparring.contracts.pipeline import ExportFinished, IterationClosed
 from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed, ShardsRetired
 from sparring.decider import Recorded
+from sparring.picture import StoredPicture
 from sync.core.batch import Batch, evolve
 from sync.core.quota import Quota
 from sync.core.quota import evolve as evolve_quota
@@ -57,22 +55,14 @@ class Everything:
     shards: dict[str, Shards] = field(default_factory=dict)
 
 
-_ADAPTER = TypeAdapter(Everything)
 RELEASING_KEPT = 200
 DOOMED_KEPT = 500
 
 
-class CustodyPicture:
+class CustodyPicture(StoredPicture[Everything]):
     """A fold over sync's own facts and the nodes' lives; what is safe leaves it."""
 
-    def __init__(self) -> None:
-        self.all = Everything()
-
-    def dump(self) -> Any:
-        return _ADAPTER.dump_python(self.all, mode="json")
-
-    def load(self, data: Any) -> None:
-        self.all = _ADAPTER.validate_python(data)
+    kind = Everything
 
     def shelf(self, lane: str) -> Shelf:
         return self.all.shelves.setdefault(lane, Shelf())
