@@ -19,7 +19,7 @@ from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from sparring.contracts.parts import Artifact
-from sparring.errors import BadInput, Permanent, Transient
+from sparring.errors import BadInput, DependencyDown, Permanent
 from sparring.streams import ARTIFACTS
 
 CHUNK = 1024 * 1024
@@ -35,7 +35,7 @@ class HashMismatch(Permanent):
     """The bytes are not what their name says: quarantined, never deleted."""
 
 
-class StoreUnavailable(Transient):
+class StoreUnavailable(DependencyDown):
     """The store did not answer: tried again."""
 
 

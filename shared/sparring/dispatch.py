@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from sparring.decider import Command, Recorded
 from sparring.delivery import ATTEMPTS
 from sparring.entity_store import Because, Outcome
 from sparring.envelope import Envelope, check_expiry, decode, derived_id, read_envelope, recorded
-from sparring.errors import Permanent, UnknownMessage
+from sparring.errors import DependencyDown, HandlerTimeout, Permanent, UnknownMessage
 from sparring.faults import fault
 from sparring.subjects import Ref
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sparring.shell import Shell
 
 LETTER, ATTEMPT, FORCED = "Sparring-Letter", "Sparring-Attempt", "Sparring-Forced"
+# well below ack_wait: a message that waits for a dependency stays in these hands
+MOST_WAIT_S = 5.0
 
 
 class Dispatch:
@@ -40,13 +43,37 @@ class Dispatch:
         letter = headers.get(LETTER)
         last = message.metadata.num_delivered >= ATTEMPTS
         try:
-            await self._handle(message, headers)
+            await self._patiently(message, headers)
         except Exception as error:
             if letter and (last or isinstance(error, Permanent)):
                 await self._report(letter, headers, recovered=False, reason=f"{type(error).__name__}: {error}")
             raise
         if letter:
             await self._report(letter, headers, recovered=True)
+
+    async def _patiently(self, message: Msg, headers: Mapping[str, str]) -> None:
+        """Handles within the service's time; while a dependency is down the message waits here and no attempt is burnt.
+
+        With every worker waiting nothing more is pulled. Raises HandlerTimeout.
+        """
+        delay_s = 0.2
+        while True:
+            try:
+                async with asyncio.timeout(self._shell.service.handler_s) as limit:
+                    return await self._handle(message, headers)
+            except DependencyDown as error:
+                if self._shell.stopping.is_set():
+                    raise
+                self._shell.log.warning("a dependency is down", subject=message.subject, error=str(error))
+                await message.in_progress()
+                await self._shell.pause(delay_s)
+                delay_s = min(MOST_WAIT_S, 2 * delay_s)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise HandlerTimeout(
+                    f"no outcome within handler_s = {self._shell.service.handler_s:g} s; see what it waits for"
+                ) from error
 
     async def _handle(self, message: Msg, headers: Mapping[str, str]) -> None:
         meta = message.metadata

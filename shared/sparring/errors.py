@@ -32,7 +32,11 @@ class LogUnavailable(Transient):
 
 
 class DependencyDown(Transient):
-    """A service dependency does not answer; the consumer pauses its pull."""
+    """What the handler needs does not answer; the message waits in its hands, no attempt is burnt."""
+
+
+class HandlerTimeout(Transient):
+    """The handler did not end within its service's `handler_s`."""
 
 
 class ReadModelBehind(Transient):

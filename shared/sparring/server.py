@@ -16,6 +16,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from sparring.errors import BadInput
 
 CONFIG = """\
@@ -128,6 +130,18 @@ class EmbeddedServer:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+def end_left_over(pid: int, folder: Path) -> None:
+    """Ends the server that a killed `spar up` left on this folder: two of them would write to one store."""
+    try:
+        process = psutil.Process(pid)
+        ours = str(folder.resolve() / "nats-server.conf") in process.cmdline()
+    except psutil.Error:
+        return
+    if ours:
+        process.terminate()
+        psutil.wait_procs([process], timeout=15)
 
 
 def alive(url: str, timeout_s: float = 0.5) -> bool:

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from sparring.contracts.base import Fact
 from sparring.decider import Command, Picture, Plan, Reaction, Recorded
 from sparring.read_model import ReadModel
+from sparring.streams import Durable, service_durables
+from sparring.subjects import filter_of
 
 
 class ServiceSettings(BaseModel):
@@ -41,6 +43,8 @@ class Service:
     at least every `tick_s` seconds. It is level-triggered: it looks at the picture, never at what happened last.
     `traces` names the facts that close an iteration: its root span is written then.
     `workers` are coroutines of the shell for I/O that no message starts.
+    `handler_s` is how long one order may take. `ordered` handles one message at a time: a later one waits until the
+    earlier one is handled or given up.
     """
 
     name: str
@@ -53,6 +57,13 @@ class Service:
     read_models: Sequence[ReadModel] = ()
     workers: Sequence[Worker] = ()
     traces: Mapping[type[Fact], Trace] = field(default_factory=dict)
+    handler_s: float = 30.0
+    ordered: bool = False
+
+    def durables(self) -> list[Durable]:
+        """The consumers that the service pulls from."""
+        filters = tuple(filter_of(one.fact) for one in self.reactions)
+        return service_durables(self.name, filters, ordered=self.ordered)
 
     @property
     def package(self) -> str:

@@ -42,8 +42,9 @@ from sparring.projection import Projection
 from sparring.readings import Readings
 from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
-from sparring.streams import COMMANDS, EVENTS, FAILURES, declare_durable, declare_topology, service_durables
-from sparring.subjects import filter_of, token
+from sparring.streams import COMMANDS, EVENTS, FAILURES, declare_durable, declare_topology
+from sparring.subjects import token
+from sparring.supervisor import forsaken
 
 BEAT_S = 5.0
 DRAIN_S = 20.0
@@ -289,10 +290,10 @@ class Shell:
         )
 
     async def _subscribe(self) -> None:
-        filters = tuple(filter_of(one.fact) for one in self.service.reactions)
+        at_once = 1 if self.service.ordered else HANDLERS_AT_ONCE
         dispatch = Dispatch(self)
         self.broker.add_middleware(middleware_of(self.delivery))
-        for durable in service_durables(self.service.name, filters):
+        for durable in self.service.durables():
             for drift in await declare_durable(self.js, durable):
                 self.log.error("a consumer's settings drifted", drift=str(drift))
 
@@ -306,12 +307,12 @@ class Shell:
                 durable.filters[0] if len(durable.filters) == 1 else "",
                 stream=JStream(durable.stream, declare=False),
                 durable=durable.name,
-                pull_sub=PullSub(batch_size=HANDLERS_AT_ONCE, timeout=1.0),
+                pull_sub=PullSub(batch_size=at_once, timeout=1.0),
                 config=durable.config(),
                 ack_policy=AckPolicy.MANUAL,
                 inbox_prefix=f"_INBOX.{self.service.package}".encode(),
                 decoder=as_it_is,
-                max_workers=HANDLERS_AT_ONCE,
+                max_workers=at_once,
             )(handle)
         await self.broker.start()
 
@@ -371,7 +372,10 @@ class Shell:
             )
             if self.nc.is_connected:
                 await self.nc.publish(subject, beat.model_dump_json().encode())
-            await self._pause(BEAT_S)
+            if forsaken():
+                self.log.error("the supervisor is gone; this service ends")
+                self.stopping.set()
+            await self.pause(BEAT_S)
 
     async def _watch_loop_lag(self) -> None:
         while not self.stopping.is_set():
@@ -382,7 +386,7 @@ class Shell:
             if lag > 1.0:
                 self.log.warning("the event loop stood still", for_s=round(lag, 2))
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self.stopping.wait(), seconds)
         except TimeoutError:

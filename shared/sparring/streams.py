@@ -187,15 +187,19 @@ def durable_drift(durable: Durable, found: api.ConsumerConfig) -> list[Drift]:
     return [Drift(where, name, declared, actual) for name, declared, actual in pairs if declared != actual]
 
 
-def service_durables(service: str, reactions: tuple[str, ...] = ()) -> list[Durable]:
-    """The durables of a service: its orders, its reactions, and the twin of each that only redriven letters reach."""
+def service_durables(service: str, reactions: tuple[str, ...] = (), *, ordered: bool = False) -> list[Durable]:
+    """The durables of a service: its orders, its reactions, and the twin of each that only redriven letters reach.
+
+    An `ordered` consumer has one message in hand: what is tried again holds the next one back.
+    """
+    pending = 1 if ordered else 20_000
     durables = [
-        Durable(service, COMMANDS, (f"cmd.{service}.>",)),
-        Durable(f"{service}-retry", COMMANDS, (f"retry.{service}.>",)),
+        Durable(service, COMMANDS, (f"cmd.{service}.>",), max_ack_pending=pending),
+        Durable(f"{service}-retry", COMMANDS, (f"retry.{service}.>",), max_ack_pending=pending),
     ]
     if reactions:
         durables += [
-            Durable(f"{service}-reactions", EVENTS, reactions),
-            Durable(f"{service}-reactions-retry", COMMANDS, (f"retry.{service}-reactions.>",)),
+            Durable(f"{service}-reactions", EVENTS, reactions, max_ack_pending=pending),
+            Durable(f"{service}-reactions-retry", COMMANDS, (f"retry.{service}-reactions.>",), max_ack_pending=pending),
         ]
     return durables

@@ -13,11 +13,19 @@ from pathlib import Path
 
 FORGOTTEN_S = 3600.0
 ALARM_AFTER = 5
+# a supervised process ends by itself when this one is no longer its parent
+PARENT = "SPARRING_SUPERVISOR"
 
 
 def restart_delay_s(failures: int) -> float:
     """At once, then 5·2ⁿ seconds, at most 300."""
     return 0.0 if failures <= 1 else min(300.0, 5.0 * 2 ** (failures - 2))
+
+
+def forsaken() -> bool:
+    """Whether the supervisor that started this process is gone: nobody would restart or stop it any more."""
+    parent = os.environ.get(PARENT, "")
+    return parent.isdigit() and os.getppid() != int(parent)
 
 
 @dataclass
@@ -49,7 +57,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **self.env},
+                env={**os.environ, **self.env, PARENT: str(os.getpid())},
                 # Ctrl-C reaches the supervisor alone: it decides who stops first
                 start_new_session=True,
             )

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 
 from sparring.errors import LogUnavailable, LostRace, RepeatedBatch
 from sparring.log import Expect, JetStreamLog, Log, MemoryLog, Outgoing, Raw
+from sparring.log.interface import Unguarded
 from sparring.server import EmbeddedServer
 from sparring.testing import eventually
 
@@ -63,10 +64,17 @@ async def test_a_batch_over_two_entities_is_all_or_nothing(log: Log) -> None:
 
 
 async def test_a_message_id_is_appended_once(log: Log) -> None:
-    await log.append([message("a")], "1")
+    await log.append([message("a", Expect(SLOT, 0))], "1")
     with pytest.raises(RepeatedBatch):
-        await log.append([message("a")], "2")
+        await log.append([message("a", Expect(SLOT, 1))], "2")
     assert await log.end() == 1
+
+
+@pytest.mark.parametrize("guard", [None, Expect("evt.training-slots.pool.>", 0), Expect(OTHER, 0)])
+async def test_no_append_without_its_entitys_one_pattern(log: Log, guard: Expect | None) -> None:
+    with pytest.raises(Unguarded):
+        await log.append([message("a", guard)], "1")
+    assert await log.end() == 0
 
 
 async def test_a_refused_message_id_is_free_again(log: Log) -> None:
@@ -78,7 +86,7 @@ async def test_a_refused_message_id_is_free_again(log: Log) -> None:
 
 async def test_load_starts_behind_a_sequence(log: Log) -> None:
     for number in range(5):
-        await log.append([message(str(number))], str(number))
+        await log.append([message(str(number), Expect(SLOT, number))], str(number))
     assert [raw.sequence for raw in await log.load(SLOT, after=3)] == [4, 5]
 
 
@@ -93,14 +101,14 @@ async def collect(log: Log, after: int, count: int, filters: tuple[str, ...] = (
 
 async def test_following_skips_nothing_and_repeats_nothing(log: Log) -> None:
     for number in range(300):
-        await log.append([message(str(number))], str(number))
+        await log.append([message(str(number), Expect(SLOT, number))], str(number))
     assert [raw.sequence for raw in await collect(log, 0, 300)] == list(range(1, 301))
     assert [raw.sequence for raw in await collect(log, 290, 10)] == list(range(291, 301))
 
 
 async def test_following_can_hear_some_subjects_only(log: Log) -> None:
-    await log.append([message("a")], "1")
-    await log.append([message("b", subject="evt.training-slots.pool.other.SlotReleased")], "2")
+    await log.append([message("a", Expect(SLOT, 0))], "1")
+    await log.append([message("b", Expect(OTHER, 0), "evt.training-slots.pool.other.SlotReleased")], "2")
     found = await collect(log, 0, 1, ("evt.*.*.*.SlotReleased",))
     assert [raw.body for raw in found] == [b"b"]
 
@@ -108,8 +116,8 @@ async def test_following_can_hear_some_subjects_only(log: Log) -> None:
 async def appended(log: Log, number: int) -> bool:
     """Whether the message is in the log, however often it takes to hear so."""
     try:
-        await log.append([message(str(number))], str(number))
-    except RepeatedBatch:
+        await log.append([message(str(number), Expect(SLOT, number))], str(number))
+    except (RepeatedBatch, LostRace):
         return True
     except LogUnavailable:
         return False
@@ -127,7 +135,7 @@ async def test_a_feed_goes_on_after_the_server_was_killed(server: EmbeddedServer
 
     following = asyncio.create_task(follow())
     for number in range(20):
-        await log.append([message(str(number))], str(number))
+        await log.append([message(str(number), Expect(SLOT, number))], str(number))
     await eventually(lambda: len(found) == 20)
     port = int(server.address.url.rpartition(":")[2])
     server.kill()

@@ -38,6 +38,7 @@ from sparring.log.jetstream import JetStreamLog
 from sparring.probes import serve
 from sparring.streams import COMMANDS, EVENTS, Durable, declare_durable
 from sparring.subjects import token
+from sparring.supervisor import forsaken
 
 TROUBLE = (nats.errors.Error, JetStreamError, LogUnavailable, TimeoutError, OSError)
 STORED = ("BatchStored", "BatchAdmitted", "BatchQuarantined", "BatchRetired")
@@ -350,6 +351,9 @@ class Agent:
         while True:
             if self.nc.is_connected:
                 await self._publish("heartbeat", self._heartbeat().model_dump_json())
+            if forsaken():
+                self.log.error("the supervisor is gone; this agent saves what runs and ends")
+                self.stopping.set()
             await asyncio.sleep(self.settings.beat_s)
 
     def _heartbeat(self) -> Heartbeat:

@@ -20,8 +20,7 @@ from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.place import find
 from sparring.reader import Reader
-from sparring.streams import STREAMS, TELEMETRY, durable_drift, service_durables, stream_drift
-from sparring.subjects import filter_of
+from sparring.streams import STREAMS, TELEMETRY, durable_drift, stream_drift
 
 MOST_SKEW_S = 2.0
 
@@ -87,8 +86,7 @@ async def _streams(nc: Client):  # type: ignore[no-untyped-def]
 async def _consumers(nc: Client):  # type: ignore[no-untyped-def]
     js = nc.jetstream(timeout=5)
     for service in services():
-        filters = tuple(filter_of(one.fact) for one in service.reactions)
-        for durable in service_durables(service.name, filters):
+        for durable in service.durables():
             try:
                 info = await js.consumer_info(durable.stream, durable.name)
             except NotFoundError:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any
 
+import nats
 import typer
 
 from sparring.catalogue import read_models, services
@@ -30,7 +31,7 @@ from sparring.log.jetstream import JetStreamLog
 from sparring.place import Place, recall, remember
 from sparring.projection import Projection
 from sparring.reader import Reader, connect
-from sparring.server import EmbeddedServer, alive
+from sparring.server import EmbeddedServer, alive, end_left_over
 from sparring.streams import declare_topology
 from sparring.supervisor import Child, Supervisor
 
@@ -60,14 +61,14 @@ def up(
     agents: Annotated[int, typer.Option(min=0, help="Node agents on this machine.")] = 2,
     lanes: Annotated[Path, typer.Option(help="Lane file to register.")] = DEFAULT_LANES,
     once: Annotated[int, typer.Option(min=0, help="End after that many promotions, with a table.")] = 0,
-    nats: Annotated[str | None, typer.Option(help="Use this running server instead of an own one.")] = None,
+    url: Annotated[str | None, typer.Option("--nats", help="Use this running server instead of an own one.")] = None,
     manual: Annotated[bool, typer.Option("--manual", help="Start with every automatic step switched off.")] = False,
 ) -> None:
     """Starts the whole loop here; Ctrl-C drains it, the next `spar up` goes on from the log."""
     specs = _specs(lanes, manual)
     with _own(data) as _:
-        server = None if nats else _server(data)
-        place = Place(nats or (server.address.url if server and server.address else ""), str(data))
+        server = None if url else _server(data)
+        place = Place(url or (server.address.url if server and server.address else ""), str(data))
         head = _head(place, data)
         with Screen(head) as screen:
             run = Run(data, screen, Supervisor(screen.say), server, place)
@@ -113,6 +114,8 @@ def _own(data: Path) -> Iterator[IO[str]]:
 def _server(data: Path) -> EmbeddedServer:
     known = recall(data)
     port = int(known["url"].rpartition(":")[2]) if known else -1
+    if known:
+        end_left_over(int(known["pid"]), data)
     # agents on other machines and open terminals find the server where it was
     if known and alive(known["url"]):
         port = -1
@@ -165,11 +168,11 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
     async with Client(run.place.url, outbox=run.data / "outbox") as client:
         for spec in specs:
             await client.send(RegisterLane(lane=spec.name, spec=spec))
-    nc = await connect(run.place, name="spar up screen")
+    nc = await nats.connect(run.place.url.split(","), name="spar up screen", max_reconnect_attempts=-1)
     reader = Reader(nc, JetStreamLog(nc), Projection(":memory:", read_models()), None)
-    following = asyncio.create_task(_follow(run, reader))
+    following = asyncio.create_task(_follow(reader))
     try:
-        return await _redraw(run, reader, stop, once)
+        return await _redraw(run, reader, stop, once, following)
     finally:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -177,23 +180,24 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
         await reader.close()
 
 
-async def _follow(run: Run, reader: Reader) -> None:
+async def _follow(reader: Reader) -> None:
     async for batch in reader.log.follow(0):
         if batch:
             reader.take(batch)
-        if run.server is not None and run.server.process is not None and run.server.process.poll() is not None:
-            run.screen.say(f"the server ended; see {run.server.log_file}")
-            return
 
 
-async def _redraw(run: Run, reader: Reader, stop: asyncio.Event, once: int) -> Rows:
+async def _redraw(run: Run, reader: Reader, stop: asyncio.Event, once: int, following: asyncio.Task[None]) -> Rows:
     end = await reader.log.end()
-    while reader.projection.position < end and not stop.is_set():
+    while reader.projection.position < end and not stop.is_set() and not following.done():
         await asyncio.sleep(0.05)
     start = _promotions(reader)
     before, then = 0, time.monotonic()
     rate = 0.0
     while not stop.is_set():
+        if following.done():
+            # what it raised is the reason; a screen that stands still would hide it
+            following.result()
+            raise LogUnavailable("the log is not followed any more: the connection was closed for good")
         run.supervisor.look()
         _revive_server(run)
         look = await _look(run, reader)

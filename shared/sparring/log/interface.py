@@ -37,13 +37,37 @@ class Raw:
     body: bytes
 
 
+class Unguarded(ValueError):
+    """An append that expects no sequence over the entity's one canonical pattern would lose updates."""
+
+
+def check_guards(batch: Sequence[Outgoing]) -> None:
+    """The first message of each entity expects a sequence over exactly that entity's pattern, and no other does.
+
+    Raises Unguarded: anything else loses updates on a replicated stream.
+    """
+    seen: set[str] = set()
+    for message in batch:
+        pattern = entity_pattern(message.subject)
+        wanted = None if pattern in seen else pattern
+        found = message.expect.pattern if message.expect is not None else None
+        if found != wanted:
+            raise Unguarded(f"{message.subject} expects a sequence over {found}, it must be over {wanted}")
+        seen.add(pattern)
+
+
+def entity_pattern(subject: str) -> str:
+    """`evt.<owner>.<entity>.<id>.>` of a fact's subject."""
+    return subject.rsplit(".", 1)[0] + ".>"
+
+
 class Log(Protocol):
     """Append with expectation, load one entity, follow everything."""
 
     async def append(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
         """All or nothing; returns the sequences.
 
-        Raises LostRace when an expectation fails, RepeatedBatch when the id or a message's id was used before, and
+        Raises Unguarded when a message lacks its entity's expectation, LostRace when an expectation fails, RepeatedBatch when the id or a message's id was used before, and
         LogUnavailable when no answer came: then the append may have happened.
         """
         ...

@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 
 from sparring.errors import LogUnavailable, LostRace, RepeatedBatch
 from sparring.log.feed import Feed
-from sparring.log.interface import Outgoing, Raw
+from sparring.log.interface import Outgoing, Raw, check_guards
 from sparring.streams import EVENTS
 
 # 10164 is the same conflict on a replicated stream
@@ -38,6 +38,7 @@ class JetStreamLog:
     async def append(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
         if not batch:
             return []
+        check_guards(batch)
         last = len(batch)
         for number, message in enumerate(batch, start=1):
             headers = dict(message.headers) | {"Nats-Expected-Stream": self._stream}

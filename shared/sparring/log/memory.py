@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 
 from sparring.errors import LostRace, RepeatedBatch
-from sparring.log.interface import Outgoing, Raw
+from sparring.log.interface import Outgoing, Raw, check_guards, entity_pattern
 
 
 def _now() -> datetime:
@@ -40,6 +40,7 @@ class MemoryLog:
 
     def append_now(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
         """As `append`, without waiting: the simulator calls this."""
+        check_guards(batch)
         ids = {message.headers["Nats-Msg-Id"] for message in batch if "Nats-Msg-Id" in message.headers}
         if len(batch) > 1:
             ids.add(f"batch {batch_id}")
@@ -57,7 +58,7 @@ class MemoryLog:
     def _add(self, message: Outgoing, at: datetime) -> int:
         raw = Raw(len(self._messages) + 1, at, message.subject, dict(message.headers), message.body)
         self._messages.append(raw)
-        self._by_entity.setdefault(message.subject.rsplit(".", 1)[0] + ".>", []).append(raw)
+        self._by_entity.setdefault(entity_pattern(message.subject), []).append(raw)
         self._moved.set()
         self._moved = asyncio.Event()
         return raw.sequence

@@ -21,6 +21,7 @@ class World:
         self._make_picture, self._plan, self._settings = make_picture, plan, settings
         self.log, self.facts, self.now = MemoryLog(), list[Recorded](), 0.0
         self.sent: list[Send] = []
+        self._ends: dict[Ref, int] = {}
         self.readings: Mapping[str, Reading] = {}
         self.watch = Watch(1_000.0, 1_000.0)
         self.add(*facts)
@@ -33,13 +34,15 @@ class World:
         batch = []
         for fact in facts:
             ref = ref_of(fact)
-            guard = Expect(ref.pattern, expect[ref]) if expect is not None and ref not in seen else None
+            known = expect[ref] if expect is not None else self._ends.get(ref, 0)
+            guard = None if ref in seen else Expect(ref.pattern, known)
             seen.add(ref)
             headers = headers_of(fact, Envelope("", "world", at(self.now)))
             headers.pop("Nats-Msg-Id")
             batch.append(Outgoing(subject_of(fact), headers, fact.model_dump_json().encode(), guard))
         sequences = self.log.append_now(batch, f"batch-{len(self.facts)}")
         self.facts += [Recorded(s, at(self.now), f) for s, f in zip(sequences, facts, strict=True)]
+        self._ends |= {ref_of(fact): sequence for sequence, fact in zip(sequences, facts, strict=True)}
 
     def context(self, up_to: int | None = None) -> Context:
         """What a planner that has read the first `up_to` facts knows."""

@@ -92,7 +92,7 @@ QUEUES = """
 insert into health_queues
 select data->>'$.queue', arg_max(data->>'$.lane', sequence), arg_max(data->>'$.name', sequence),
     arg_max(data->>'$.level', sequence), arg_max((data->>'$.factor')::double, sequence),
-    arg_max((data->>'$.depth')::double, sequence), arg_max((data->>'$.soft')::double, sequence),
+    arg_max_null((data->>'$.depth')::double, sequence), arg_max((data->>'$.soft')::double, sequence),
     arg_max((data->>'$.hard')::double, sequence), arg_max("at", sequence)
 from facts where type = 'BackpressureChanged' group by 1
 on conflict (queue) do update set level = excluded.level, factor = excluded.factor, depth = excluded.depth,
@@ -131,7 +131,7 @@ ALARM_STATES = """
 update health_alarms set state = c.state, cleared_at = c.cleared_at
 from (
     select data->>'$.alarm' alarm, arg_max(case type when 'AlarmRaised' then 'raised' else 'cleared' end, sequence) state,
-        max("at") filter (type = 'AlarmCleared') cleared_at
+        arg_max_null(case when type = 'AlarmCleared' then "at" end, sequence) cleared_at
     from facts where type in ('AlarmRaised', 'AlarmCleared') group by 1
 ) c
 where health_alarms.alarm = c.alarm

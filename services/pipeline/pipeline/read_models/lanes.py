@@ -72,8 +72,8 @@ MOVED = """
 update pipeline_iterations set stage = m.stage, awaits = m.awaits, owner = m.owner, since = m.moment,
     last_sequence = m.sequence
 from (
-    select data->>'$.iteration' iteration, arg_max(s.stage, sequence) stage, arg_max(s.awaits, sequence) awaits,
-        arg_max(s.owner, sequence) owner, arg_max("at", sequence) moment, max(sequence) sequence
+    select data->>'$.iteration' iteration, arg_max_null(s.stage, sequence) stage, arg_max_null(s.awaits, sequence) awaits,
+        arg_max_null(s.owner, sequence) owner, arg_max_null("at", sequence) moment, max(sequence) sequence
     from facts f join pipeline_steps s on s.type = f.type group by 1
 ) m
 where pipeline_iterations.iteration = m.iteration

@@ -27,9 +27,9 @@ select lane,
     case when kind = 'SlotClaimed' then until::timestamptz end,
     moment, held_by, sequence
 from (
-    select data->>'$.lane' lane, arg_max(type, sequence) kind, arg_max(data->>'$.holder', sequence) holder,
-        arg_max(data->>'$.until', sequence) until, arg_max("at", sequence) moment,
-        arg_max(data->'$.held_by', sequence) held_by, max(sequence) sequence
+    select data->>'$.lane' lane, arg_max_null(type, sequence) kind, arg_max_null(data->>'$.holder', sequence) holder,
+        arg_max_null(data->>'$.until', sequence) until, arg_max_null("at", sequence) moment,
+        arg_max_null(data->'$.held_by', sequence) held_by, max(sequence) sequence
     from facts where type in ('SlotClaimed', 'ClaimQueued', 'SlotReleased', 'SlotExpired', 'ClaimWithdrawn')
     group by 1
 )

@@ -1,0 +1,106 @@
+"""Services as real processes that start fast and can be killed: forked from a server that has imported everything."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from pathlib import Path
+
+from sparring.faults import Point
+
+_CONTEXT: list[ForkServerContext] = []
+
+
+def _context() -> ForkServerContext:
+    if not _CONTEXT:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["sparring.testing.preload"])
+        _CONTEXT.append(context)
+    return _CONTEXT[0]
+
+
+def _serve(where: str, argv: Sequence[str], fault: str, environ: Mapping[str, str], log_file: str) -> None:
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ.update(environ)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from sparring import faults
+    from sparring.shell import run
+
+    faults.arm(fault)
+    module, _, name = where.partition(":")
+    run(getattr(importlib.import_module(module), name), list(argv))
+
+
+@dataclass
+class Replica:
+    """One process of one service. `where` is `module:SERVICE`; its files lie under `data`."""
+
+    where: str
+    url: str
+    data: Path
+    replica: str = "0"
+    fault: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    process: ForkServerProcess | None = None
+
+    def start(self, fault: Point | str = "") -> Replica:
+        self.data.mkdir(parents=True, exist_ok=True)
+        argv = ["--nats", self.url, "--data", str(self.data), "--replica", self.replica]
+        log = self.data / f"{self.where.partition('.')[0]}-{self.replica}.log"
+        arguments = (self.where, argv, fault, dict(self.environ), str(log))
+        self.process = _context().Process(target=_serve, args=arguments, daemon=True)
+        self.process.start()
+        return self
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.is_alive()
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is said, nothing is saved."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.join(10)
+
+    def stop(self) -> None:
+        """SIGTERM, and its end; killed when it does not come."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        self.process.join(25)
+        if self.process.is_alive():
+            self.kill()
+
+    def died_of(self) -> int | None:
+        """The signal that ended the process, None while it runs or after an exit."""
+        code = self.process.exitcode if self.process is not None else None
+        return -code if code is not None and code < 0 else None
+
+
+def app_of(service: str) -> str:
+    """`training-slots` → `training_slots.app:SERVICE`."""
+    return f"{service.replace('-', '_')}.app:SERVICE"
+
+
+@contextmanager
+def running(*replicas: Replica) -> Iterator[None]:
+    """Starts what does not run yet; all of them are gone afterwards."""
+    for one in replicas:
+        if not one.running:
+            one.start()
+    try:
+        yield
+    finally:
+        for one in replicas:
+            if one.running and one.process is not None:
+                one.process.terminate()
+        for one in replicas:
+            one.stop()

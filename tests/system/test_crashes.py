@@ -1,0 +1,79 @@
+"""Killed at every step between an order and its row, started again: the end is the same as without the kill."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from sparring.hearing import whole
+from sparring.testing import nats_server
+from sparring.testing.processes import Replica, app_of
+
+spec = importlib.util.spec_from_file_location("stories", Path(__file__).with_name("stories.py"))
+assert spec is not None and spec.loader is not None
+stories = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stories)
+
+POINTS = ("loaded", "loaded:3", "decided", "decided:3", "appended", "appended:3", "published", "acked", "projected")
+# a pool of slots sends nothing: whoever waits is served in the same decision
+NEVER = {("training-slots", "published")}
+
+
+async def keep_alive(replica: Replica, deaths: list[int]) -> None:
+    """Starts the service again without the fault, as a supervisor does."""
+    while True:
+        if not replica.running:
+            died = replica.died_of()
+            if died is not None:
+                deaths.append(died)
+            await asyncio.to_thread(replica.start)
+        await asyncio.sleep(0.02)
+
+
+async def told(service: str, fault: str, folder: Path) -> tuple[Counter[str], list[int]]:
+    """The story's end state, and the signals that the service died of on the way."""
+    with nats_server() as server:
+        assert server.address is not None
+        stage = await stories.Stage.set(server.address.url, service)
+        replica, deaths = Replica(app_of(service), server.address.url, folder), list[int]()
+        await asyncio.to_thread(replica.start, fault)
+        watching = asyncio.create_task(keep_alive(replica, deaths))
+        try:
+            await stories.STORIES[service](stage)
+            await stage.quiet()
+            if fault.startswith("projected"):
+                await stories.eventually(lambda: bool(deaths), within_s=30, what="the point is reached")
+                await stories.eventually(lambda: replica.running, within_s=30)
+        finally:
+            watching.cancel()
+            await asyncio.to_thread(replica.stop)
+        raws = [raw async for batch in _all(stage) for raw in batch]
+        stories.same_rows_as_rebuilt(service, folder, raws)
+        end = stories.end_state(await whole(stage.log))
+        await stage.nc.close()
+        return end, deaths
+
+
+async def _all(stage):  # type: ignore[no-untyped-def]
+    end = await stage.log.end()
+    async for batch in stage.log.follow(0):
+        yield batch
+        if batch and batch[-1].sequence >= end:
+            return
+
+
+@pytest.mark.parametrize("service", list(stories.STORIES))
+@pytest.mark.timeout(300)
+async def test_a_service_killed_at_any_step_ends_as_if_it_had_not_been(service: str, tmp_path: Path) -> None:
+    clean, deaths = await told(service, "", tmp_path / "clean")
+    assert deaths == []
+    points = [one for one in POINTS if (service, one) not in NEVER]
+    for some in (points[:5], points[5:]):
+        ends = await asyncio.gather(*(told(service, one, tmp_path / one.replace(":", "-")) for one in some))
+        for point, (end, died) in zip(some, ends, strict=True):
+            assert died == [9], f"{service} never passed {point}"
+            assert end == clean, f"killed at {point}: lost {clean - end}, doubled {end - clean}"
