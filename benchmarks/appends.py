@@ -17,9 +17,10 @@ from sparring.contracts.training_slots import SlotReleased
 from sparring.decider import Decider, Recorded
 from sparring.entity_store import Because, EntityStore
 from sparring.log import JetStreamLog
-from sparring.streams import EVENTS, declare_topology
+from sparring.streams import EVENTS
 from sparring.subjects import Ref
 from sparring.testing import at, nats_server
+from sparring.topology import declare_topology
 
 FACTS = 2_000
 IN_FLIGHT = 64

@@ -10,8 +10,8 @@ import pytest_asyncio
 from nats.aio.client import Client
 
 from sparring.server import EmbeddedServer
-from sparring.streams import declare_topology
 from sparring.testing import eventually, nats_cluster, nats_server
+from sparring.topology import declare_topology
 
 
 @pytest.fixture

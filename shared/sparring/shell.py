@@ -42,9 +42,10 @@ from sparring.projection import Projection
 from sparring.readings import Readings
 from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
-from sparring.streams import COMMANDS, EVENTS, FAILURES, declare_durable, declare_topology
+from sparring.streams import COMMANDS, EVENTS, FAILURES
 from sparring.subjects import token
 from sparring.supervisor import forsaken
+from sparring.topology import consumer_config, declare_durable, declare_topology
 
 BEAT_S = 5.0
 DRAIN_S = 20.0
@@ -308,7 +309,7 @@ class Shell:
                 stream=JStream(durable.stream, declare=False),
                 durable=durable.name,
                 pull_sub=PullSub(batch_size=at_once, timeout=1.0),
-                config=durable.config(),
+                config=consumer_config(durable),
                 ack_policy=AckPolicy.MANUAL,
                 inbox_prefix=f"_INBOX.{self.service.package}".encode(),
                 decoder=as_it_is,

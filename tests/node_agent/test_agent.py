@@ -31,8 +31,9 @@ from sparring.envelope import decode, encode_order
 from sparring.errors import BadInput
 from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer
-from sparring.streams import COMMANDS, TELEMETRY, declare_topology
+from sparring.streams import COMMANDS, TELEMETRY
 from sparring.testing import eventually
+from sparring.topology import declare_topology
 
 GOOD = """
 import hashlib, json, sys, time

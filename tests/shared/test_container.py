@@ -9,8 +9,8 @@ import pytest
 
 from sparring.errors import LostRace
 from sparring.log import Expect, JetStreamLog, Outgoing
-from sparring.streams import declare_topology
 from sparring.testing import eventually
+from sparring.topology import declare_topology
 
 PATTERN = "evt.training-slots.pool.main.>"
 

@@ -76,9 +76,10 @@ from sparring.envelope import encode_order
 from sparring.hearing import whole
 from sparring.log import JetStreamLog
 from sparring.projection import Projection
-from sparring.streams import COMMANDS, declare_durable, declare_topology
+from sparring.streams import COMMANDS
 from sparring.subjects import filter_of
 from sparring.testing import eventually
+from sparring.topology import declare_durable, declare_topology
 
 SHA = "a" * 64
 ARGV = ("x", "{job}", "{out}")

@@ -35,10 +35,11 @@ from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer, free_port
-from sparring.streams import COMMANDS, DLQ, EVENTS, STREAMS, declare_durable, declare_topology, declared_config
+from sparring.streams import COMMANDS, DLQ, EVENTS, STREAMS
 from sparring.testing import eventually
 from sparring.testing.processes import Replica, app_of
 from sparring.testing.proxy import Proxy
+from sparring.topology import declare_durable, declare_topology, declared_config
 
 COUNT = int(os.environ.get("SPARRING_SCHEDULES", "20"))
 SERVICES = ("training-slots", "sync")

@@ -15,8 +15,9 @@ from health.core.letter import fingerprint
 from sparring.contracts.health import RecordDeadLetter
 from sparring.dispatch import ATTEMPT, FORCED, LETTER
 from sparring.errors import LogUnavailable
-from sparring.streams import ADVISORIES, COMMANDS, DLQ, FAILURES, Durable, declare_durable
+from sparring.streams import ADVISORIES, COMMANDS, DLQ, FAILURES, Durable
 from sparring.subjects import retry_subject, without_retry
+from sparring.topology import declare_durable
 
 KEEPER = Durable("dead-letter-keeper", ADVISORIES, ("$JS.EVENT.ADVISORY.CONSUMER.>",), max_deliver=-1)
 KEPT = "Sparring-Original-"

@@ -36,9 +36,10 @@ from sparring.envelope import decode, derived_id, encode_order
 from sparring.errors import LogUnavailable, Permanent, Transient
 from sparring.log.jetstream import JetStreamLog
 from sparring.probes import serve
-from sparring.streams import COMMANDS, EVENTS, Durable, declare_durable
+from sparring.streams import COMMANDS, EVENTS, Durable
 from sparring.subjects import token
 from sparring.supervisor import forsaken
+from sparring.topology import declare_durable
 
 TROUBLE = (nats.errors.Error, JetStreamError, LogUnavailable, TimeoutError, OSError)
 STORED = ("BatchStored", "BatchAdmitted", "BatchQuarantined", "BatchRetired")

@@ -20,7 +20,8 @@ from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.place import find
 from sparring.reader import Reader
-from sparring.streams import STREAMS, TELEMETRY, durable_drift, stream_drift
+from sparring.streams import STREAMS, TELEMETRY
+from sparring.topology import durable_drift, stream_drift
 
 MOST_SKEW_S = 2.0
 

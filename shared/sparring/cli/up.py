@@ -32,8 +32,8 @@ from sparring.place import Place, recall, remember
 from sparring.projection import Projection
 from sparring.reader import Reader, connect
 from sparring.server import EmbeddedServer, alive, end_left_over
-from sparring.streams import declare_topology
 from sparring.supervisor import Child, Supervisor
+from sparring.topology import declare_topology
 
 LEAST_DISK = 1024**3
 DEFAULT_LANES = Path("examples/hex/lanes.toml")
