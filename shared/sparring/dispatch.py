@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,15 @@ from nats.aio.msg import Msg
 from opentelemetry.trace import SpanKind
 
 from sparring import telemetry
+from sparring.binding import Handlers, obeying
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.health import ReportRedriven
-from sparring.decider import Command, Recorded
+from sparring.decider import Recorded
 from sparring.delivery import ATTEMPTS
-from sparring.entity_store import Because, Outcome
+from sparring.entity_store import Outcome
 from sparring.envelope import Envelope, check_expiry, decode, derived_id, read_envelope, recorded
-from sparring.errors import DependencyDown, HandlerTimeout, Permanent, UnknownMessage
+from sparring.errors import DependencyDown, HandlerTimeout, Permanent
 from sparring.faults import fault
-from sparring.subjects import Ref
 
 if TYPE_CHECKING:
     from sparring.shell import Shell
@@ -34,8 +34,7 @@ class Dispatch:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._commands: dict[type[Order], Command] = {one.order: one for one in shell.service.commands}
-        self._reactions = {one.fact: one for one in shell.service.reactions}
+        self._handlers = Handlers(shell.service)
 
     async def on_message(self, message: Msg) -> None:
         """Handles an order or a fact of a reaction, and reports redriven letters."""
@@ -99,37 +98,20 @@ class Dispatch:
 
     async def obey(self, order: Order, envelope: Envelope) -> Outcome:
         """Decides on the order with the entity's present state and appends what follows."""
-        command = self._commands.get(type(order))
-        if command is None:
-            raise UnknownMessage(f"{self._shell.service.name} obeys no {type(order).__name__}")
+        command = self._handlers.command(order)
         if not command.mints and not await self._shell.store.exists(command.decider, order.id):
             # only an order that mints an id can create an entity
             return Outcome()
         gathered = await command.gather(order, self._shell) if command.gather else None
         context = replace(self._shell.context(), id=envelope.id, gathered=gathered)
-        own = command.decider.ref(order.id)
-        others = command.also(order) if command.also else ()
-
-        def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
-            return command.decide(order, states if others else states[own], context)
-
-        because = Because(
-            source=f"{self._shell.service.name}/{self._shell.replica}",
-            now=context.now,
-            id=envelope.id,
-            order=envelope.id,
-            cause=envelope.cause,
-            correlation=envelope.correlation,
-            traceparent=telemetry.current_traceparent() or envelope.traceparent,
-        )
-        outcome = await self._shell.store.execute([(command.decider, order.id), *others], decide, because)
+        source = f"{self._shell.service.name}/{self._shell.replica}"
+        what = obeying(command, order, envelope, context, source, telemetry.current_traceparent())
+        outcome = await self._shell.store.execute(what.entities, what.decide, what.because)
         self._shell.appended(outcome.facts)
         return outcome
 
     async def _react(self, one: Recorded) -> None:
-        reaction = self._reactions.get(type(one.fact))
-        if reaction is None:
-            raise UnknownMessage(f"{self._shell.service.name} reacts to no {type(one.fact).__name__}")
+        reaction = self._handlers.reaction(one.fact)
         await self._shell.hearing.reached(one.sequence)
         for action in reaction.react(one, self._shell.context()):
             await self._shell.carry_out(action, cause=one.id)

@@ -22,15 +22,15 @@ from nats.js.kv import KeyValue
 
 from sparring import __version__, clock, logs, telemetry
 from sparring.artifacts import ArtifactStore, open_store
+from sparring.binding import Repeats, adoption, order_id
 from sparring.contracts import fingerprint
 from sparring.contracts.base import Order
 from sparring.contracts.readings import ServiceBeat
-from sparring.contracts.settings import SETTINGS_ADOPTED
-from sparring.decider import Action, Append, Context, Decider, Recorded, Send
+from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.delivery import Delivery, middleware_of
 from sparring.dispatch import Dispatch
 from sparring.entity_store import Because, EntityStore
-from sparring.envelope import derived_id, encode_order
+from sparring.envelope import encode_order
 from sparring.errors import LogUnavailable, LostRace, SparringError
 from sparring.faults import fault
 from sparring.hearing import Hearing
@@ -52,10 +52,6 @@ DRAIN_S = 20.0
 HANDLERS_AT_ONCE = 16
 
 
-def _adopted(state: str, recorded: Recorded) -> str:
-    return str(getattr(recorded.fact, "hash", state))
-
-
 class Shell:
     """One running replica of a service. What workers may use: `picture`, `artifacts`, `nc`, `js`, `send`, `append`,
     `context`, `leads`, `stopping` and `log`."""
@@ -68,7 +64,7 @@ class Shell:
         self.stopping = asyncio.Event()
         self.readings = Readings()
         self.exit_code = 0
-        self._sent: dict[str, float] = {}
+        self._repeats = Repeats()
         self._planned_to = 0
         self._loop_lag = 0.0
         self._began = time.monotonic()
@@ -111,7 +107,7 @@ class Shell:
         expires_s: float | None = None,
     ) -> None:
         """Publishes the order durably; its id derives from key, type and target. Raises LogUnavailable."""
-        id = derived_id(key, type(order).__name__, order.id)
+        id = order_id(order, key)
         trace = traceparent or telemetry.current_traceparent() or telemetry.traceparent_of(correlation)
         subject, headers, body = encode_order(
             order,
@@ -154,8 +150,7 @@ class Shell:
                 await self.append(action, cause=cause)
             return
         now = time.monotonic()
-        key = f"{type(action.order).__name__} {action.order.id} {action.key}"
-        if now < self._sent.get(key, 0.0):
+        if not self._repeats.due(action, now):
             return
         with telemetry.span(
             f"{self.service.name} send {type(action.order).__name__}",
@@ -169,9 +164,7 @@ class Shell:
                 cause=cause,
                 expires_s=action.expires_s,
             )
-        self._sent[key] = now + action.again_s
-        if len(self._sent) > 50_000:
-            self._sent = {one: until for one, until in self._sent.items() if until > now}
+        self._repeats.sent(action, now)
 
     def appended(self, facts: Sequence[Recorded]) -> None:
         """Notes what this process appended, which plan waits for; writes the root of an iteration that closed."""
@@ -275,20 +268,7 @@ class Shell:
         )
 
     async def _adopt_settings(self) -> None:
-        cls = SETTINGS_ADOPTED[self.service.name]
-        decider: Decider[str] = Decider(self.service.name, "settings", "", _adopted)
-        fact = cls.model_validate(
-            {
-                "service": self.service.name,
-                "hash": self.settings_hash,
-                "build": __version__,
-                "values": self.settings.model_dump(mode="json"),
-            }
-        )
-        ref = decider.ref(self.service.name)
-        await self.append(
-            Append([(decider, self.service.name)], lambda states: [] if states[ref] == self.settings_hash else [fact])
-        )
+        await self.append(adoption(self.service, self.settings))
 
     async def _subscribe(self) -> None:
         at_once = 1 if self.service.ordered else HANDLERS_AT_ONCE
