@@ -1,0 +1,124 @@
+"""Collecting and exporting: when the data is enough, and whether it is good enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from pipeline.core.picture import Supply
+from pipeline.core.quality import good_enough, quality
+from pipeline.core.stage import Look, again_or_close, append_here, request
+from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.parts import Artifact
+from sparring.contracts.pipeline import (
+    CollectionFinished,
+    ExportFinished,
+    ExportStarted,
+    QualityRefused,
+    TrainingAwaitsSlot,
+)
+from sparring.contracts.sync import SealDataset
+from sparring.decider import Action, Send
+from sparring.statistics.windows import training_window
+
+
+def collect(look: Look) -> Iterable[Action]:
+    now, supply = look.now, look.supply
+    games, positions = supply.games - now.games_before, supply.positions - now.positions_before
+    if paused_by_failures(look):
+        return
+    if games < now.min_new_games or positions < now.min_positions or not look.allowed("export"):
+        return
+    cooldown = timedelta(seconds=look.spec.iteration.export_cooldown_s)
+    if now.opened_at is not None and look.ctx.now < now.opened_at + cooldown and now.number > 1:
+        return
+    yield append_here(
+        look,
+        CollectionFinished(
+            iteration=now.iteration,
+            lane=now.lane,
+            new_games=games,
+            new_positions=positions,
+            window_positions=window(look.spec, supply, positions),
+            deadline_at=look.until(look.ctx.settings.seal_s),
+        ),
+    )
+
+
+def paused_by_failures(look: Look) -> bool:
+    """Whether the lane's breaker is open: too many iterations failed in a row, the last one a short while ago."""
+    settings = look.ctx.settings
+    if look.failures < settings.breaker_failures or look.last_failed is None:
+        return False
+    return bool(look.ctx.now < look.last_failed + timedelta(seconds=settings.breaker_s))
+
+
+def window(spec: LaneSpec, supply: Supply, fresh: int) -> int:
+    """Positions that the data set may hold: of the last k iterations where the lane says so, else KataGo's window."""
+    rules = spec.iteration
+    if rules.window_iterations is not None:
+        earlier = supply.fresh[len(supply.fresh) - rules.window_iterations + 1 :] if rules.window_iterations > 1 else []
+        return fresh + sum(earlier)
+    return max(fresh, training_window(supply.positions, rules.window_scale))
+
+
+def seal(look: Look) -> Iterable[Action]:
+    now, sealed = look.now, look.answers.dataset
+    if sealed is None:
+        order = SealDataset(iteration=now.iteration, lane=now.lane, window_positions=now.window_positions,
+                            since_games=now.games_before, read_to=look.ctx.read_to)  # fmt: skip
+        yield Send(order, key=f"seal-{now.iteration}-{now.attempt}", correlation=now.iteration)
+        return
+    task = f"{now.iteration}-export-{now.attempt}"
+    yield append_here(
+        look,
+        ExportStarted(
+            iteration=now.iteration,
+            lane=now.lane,
+            dataset=sealed.dataset,
+            task=task,
+            attempt=now.attempt,
+            deadline_at=look.until(look.ctx.settings.export_s),
+        ),
+    )
+
+
+def export(look: Look) -> Iterable[Action]:
+    now, sealed, task = look.now, look.answers.dataset, look.tasks.get(look.now.task)
+    if sealed is None:
+        return
+    if task is None:
+        batches = [
+            Artifact(name=one.batch, role="games", sha256=one.sha256, bytes=0, url=one.url) for one in sealed.batches
+        ]
+        yield request(look, "export", look.ctx.settings.export_s, {"window_positions": now.window_positions},
+                       {"batches": batches})  # fmt: skip
+        return
+    if task.state == "abandoned":
+        yield again_or_close(look, f"the export was given up: {task.reason}")
+    if task.finished is None:
+        return
+    shards = tuple(file for file in task.finished.files if file.role == "shard")
+    evidence = task.finished.evidence
+    if not shards or not evidence.get("positions") or "coverage" not in evidence:
+        yield again_or_close(look, "the export finished without shards or evidence")
+        return
+    coverage = {str(name): float(value) for name, value in evidence["coverage"].items()}
+    duplicates = float(evidence.get("duplicates", 0.0))
+    value, terms = quality(coverage, duplicates, look.supply.decisive, look.supply.plies or None, look.spec.quality)
+    if not good_enough(terms):
+        deadline = look.until(look.ctx.settings.collect_s)
+        yield append_here(
+            look, QualityRefused(iteration=now.iteration, lane=now.lane, terms=terms, deadline_at=deadline)
+        )
+        return
+    deadline = look.until(look.ctx.settings.train_s)
+    yield append_here(
+        look,
+        ExportFinished(
+            iteration=now.iteration, lane=now.lane, dataset=now.dataset, shards=shards,
+            positions=int(evidence["positions"]), coverage=coverage, duplicates=duplicates, quality=value,
+            deadline_at=deadline,
+        ),
+        TrainingAwaitsSlot(iteration=now.iteration, lane=now.lane, holder=f"{now.iteration}-1", deadline_at=deadline),
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""Training: a slot, a task under its token, a model with evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pipeline.core.stage import Look, again_or_close, append_here, request
+from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.parts import Artifact
+from sparring.contracts.pipeline import TrainingFinished, TrainingStarted
+from sparring.contracts.training_slots import ClaimSlot, ReleaseSlot, RenewSlot
+from sparring.decider import Action, Send
+
+RENEW_BUCKET_S = 30
+
+
+def await_slot(look: Look) -> Iterable[Action]:
+    now, answers = look.now, look.answers
+    if not look.allowed("train"):
+        return
+    if answers.holder != now.holder or answers.expired >= answers.token:
+        order = ClaimSlot(lane=now.lane, holder=now.holder, lease_s=look.ctx.settings.slot_lease_s)
+        yield Send(order, key=f"claim-{now.holder}-{answers.expired}", correlation=now.iteration)
+        return
+    yield append_here(
+        look,
+        TrainingStarted(
+            iteration=now.iteration, lane=now.lane, task=f"{now.iteration}-train-{now.attempt}", token=answers.token,
+            attempt=now.attempt, deadline_at=look.until(look.ctx.settings.train_s),
+        ),
+    )  # fmt: skip
+
+
+def training_work(spec: LaneSpec, fresh: int) -> dict[str, Any]:
+    """How much to train; the ratio of trained to new samples has a limit."""
+    batch = spec.params.get("batch_size")
+    most = (
+        int(spec.iteration.max_trained_to_new_ratio * fresh / batch) if isinstance(batch, int) and batch > 0 else None
+    )
+    return {"new_positions": fresh, "steps": None, "max_steps": most}
+
+
+def train(look: Look) -> Iterable[Action]:
+    now, task = look.now, look.tasks.get(look.now.task)
+    if task is None or task.state == "requested":
+        # the agent renews once it runs the task; until then its wait must not cost the slot
+        bucket = int(look.ctx.now.timestamp()) // RENEW_BUCKET_S
+        renewal = RenewSlot(lane=now.lane, token=now.token)
+        yield Send(renewal, key=f"renew-{now.token}-{bucket}", correlation=now.iteration, again_s=3600.0)
+    if task is None:
+        fresh = look.answers.dataset.new_positions if look.answers.dataset else now.min_positions
+        inputs: dict[str, Sequence[Artifact]] = {"shards": now.shards}
+        if look.parent is not None:
+            inputs["parent"] = (look.parent,)
+        yield request(look, "train", look.ctx.settings.train_s, training_work(look.spec, fresh), inputs)
+        return
+    if task.state == "abandoned":
+        yield release(look)
+        yield again_or_close(look, f"the training was given up: {task.reason}")
+    if task.finished is None:
+        return
+    model = next((file for file in task.finished.files if file.role == "model"), None)
+    if model is None or not task.finished.evidence.get("steps"):
+        yield release(look)
+        yield again_or_close(look, "the training finished without a model or evidence")
+        return
+    yield release(look)
+    yield append_here(
+        look,
+        TrainingFinished(
+            iteration=now.iteration, lane=now.lane, model=model.sha256, artifact=model, token=now.token,
+            evidence=task.finished.evidence, deadline_at=look.until(look.ctx.settings.evaluate_s),
+        ),
+    )  # fmt: skip
+
+
+def release(look: Look) -> Send:
+    now = look.now
+    order = ReleaseSlot(lane=now.lane, holder=now.holder, token=now.token)
+    return Send(order, key=f"release-{now.token}", correlation=now.iteration)
