@@ -17,7 +17,7 @@ from sparring.contracts.sync import (
     GamesRecorded,
     TransferAdmitted,
 )
-from sparring.contracts.training_slots import SlotClaimed, SlotExpired, SlotReleased
+from sparring.contracts.training_slots import SlotClaimed, SlotExpired, SlotPreempted, SlotReleased
 from sparring.decider import Recorded
 
 Log = Sequence[Recorded]
@@ -83,7 +83,7 @@ def leases_are_disjoint(log: Log) -> Iterator[str]:
                 held[lane] = one.sequence
                 if len(held) > limit:
                     yield f"{one.sequence}: {len(held)} slots held, {limit} are there"
-            case SlotReleased(lane=lane) | SlotExpired(lane=lane):
+            case SlotReleased(lane=lane) | SlotExpired(lane=lane) | SlotPreempted(lane=lane):
                 held.pop(lane, None)
 
 

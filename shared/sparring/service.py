@@ -36,6 +36,19 @@ Trace = Callable[[Recorded], tuple[str, datetime, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
+class Question:
+    """What a service can be asked without asking it: `answer(context, **asked)` over its own picture.
+
+    Whoever reads folds the picture for itself, so that it answers while the service is down, and at any moment.
+    `hears` are the subjects whose facts suffice; () is all. `answer` must be pure; it raises BadInput for what is unknown
+    and CannotAnswer when it lacks what it needs.
+    """
+
+    answer: Callable[..., Any]
+    hears: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Service:
     """One owner of one kind of decision.
 
@@ -57,6 +70,7 @@ class Service:
     read_models: Sequence[ReadModel] = ()
     workers: Sequence[Worker] = ()
     traces: Mapping[type[Fact], Trace] = field(default_factory=dict)
+    questions: Mapping[str, Question] = field(default_factory=dict)
     handler_s: float = 30.0
     ordered: bool = False
 

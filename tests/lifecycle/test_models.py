@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
 
@@ -20,11 +21,13 @@ from sparring.contracts.lifecycle import (
     CloseGate,
     CurriculumRebalanced,
     EvaluationRequested,
+    FenceRaised,
     GateDecided,
     GateOpened,
     Lineage,
     MatchRecorded,
     MatchRefused,
+    MeasurementFinished,
     MeasurementOpened,
     ModelPromoted,
     ModelRefused,
@@ -35,11 +38,13 @@ from sparring.contracts.lifecycle import (
     RegisterModel,
     RollBack,
     RollbackRefused,
+    Statistics,
 )
 from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskFinished, TaskRequested
-from sparring.testing import given
+from sparring.contracts.training_slots import HoldLaneBack, LaneHeldBack, SlotClaimed
+from sparring.testing import at, given
 from sparring.testing.world import World
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -83,6 +88,54 @@ def test_a_model_is_registered_with_its_gate_once() -> None:
 
 def test_a_stale_fencing_token_is_refused() -> None:
     given(LANE, *facts(order(token=9))).when(register, order(B, token=5, task="t2")).then_types(ModelRefused)
+
+
+def claimed(holder: str) -> SlotClaimed:
+    return SlotClaimed(lane="hex", holder=holder, until=at(90), waited_s=0, held=1, limit=3)
+
+
+def test_a_stale_holders_model_is_refused_while_the_next_holder_still_trains() -> None:
+    """The fence is raised on the lane's own sequence when the next slot is claimed, not when its model arrives."""
+    world = World(ModelsPicture, plan, Settings(), claimed("stale"), claimed("next"))
+    world.tick(times=2)
+    assert [fact.token for fact in world.of(FenceRaised)] == [2]
+    (late,) = given(LANE, *world.of(FenceRaised)).when(register, order(token=1)).outcome
+    assert isinstance(late, ModelRefused)
+    assert (late.token, late.highest_token) == (1, 2) and "later holder" in late.reason
+    given(LANE, *world.of(FenceRaised)).when(register, order(token=2)).then_types(ModelRegistered, GateOpened)
+
+
+def test_a_fence_is_raised_once_and_never_lowered() -> None:
+    world = World(ModelsPicture, plan, Settings(), claimed("a"))
+    for _ in range(3):
+        world.tick(1)
+    assert len(world.of(FenceRaised)) == 1
+    world.add(*facts(order(token=9)))
+    world.tick(1)
+    assert len(world.of(FenceRaised)) == 1
+
+
+def measured(elo: float, high: float) -> MeasurementFinished:
+    found = Statistics(llr=0, lower=-1, upper=1, elo=elo, elo_low=elo - 50, elo_high=high, los=0, pairs=50, games=100)
+    return MeasurementFinished(lane="hex", gate="hex-m2", purpose="monitor", candidate=B, baseline=A, counts=(1,) * 5,
+                               statistics=found, reason="played")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("elo", "high", "severity"),
+    [(-20, -1, None), (-40, 5, None), (-40, -5, "minor"), (-80, -5, "moderate"), (-160, -5, "severe")],
+)
+def test_a_regression_of_5_10_or_20_percent_holds_training_back(elo: float, high: float, severity: str | None) -> None:
+    world = World(ModelsPicture, plan, Settings(), *facts(order()), measured(elo, high))
+    world.tick()
+    found = world.orders(HoldLaneBack)
+    assert [hold.severity for hold in found] == ([severity] if severity else [])
+    if found:
+        assert found[0].cause == "regression" and "hex-m2" in found[0].reason
+        world.add(LaneHeldBack(lane="hex", reason="r", until=at(9), cause="regression", severity=severity))
+        before = len(world.sent)
+        world.tick(60)
+        assert not [one for one in world.sent[before:] if isinstance(one.order, HoldLaneBack)]
 
 
 def test_equal_weights_from_another_cause_are_refused() -> None:

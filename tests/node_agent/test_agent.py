@@ -27,11 +27,12 @@ from sparring.contracts.parts import TaskSpec
 from sparring.contracts.readings import Heartbeat
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
 from sparring.contracts.sync import RecordGames, ReportStored
-from sparring.envelope import decode, encode_order
+from sparring.contracts.training_slots import PreemptionAsked
+from sparring.envelope import Envelope, decode, encode, encode_order
 from sparring.errors import BadInput
 from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer
-from sparring.streams import COMMANDS, TELEMETRY
+from sparring.streams import COMMANDS, EVENTS, TELEMETRY
 from sparring.testing import eventually
 from sparring.topology import declare_topology
 
@@ -172,6 +173,24 @@ async def test_what_was_done_until_sigterm_counts(node: Node) -> None:
 
     await eventually(runs, within_s=20)
     await node.order(StopTask(node="n1", task="t", attempt=1, reason="test"), "stop")
+    assert (await node.hears(ReportTaskFinished)).evidence == {"steps": 3}
+
+
+async def test_who_is_asked_to_give_way_gets_a_sigterm_and_the_time_to_save_what_it_has(node: Node) -> None:
+    await node.run(PARTIAL, kind="train", slot_token=1, exclusive=True)
+    await eventually(lambda: children(node), within_s=20)
+
+    async def runs() -> bool:
+        beat = await node.beat()
+        return any(one.done for one in beat.running)
+
+    await eventually(runs, within_s=20)
+    for token in (7, 1):
+        asked = PreemptionAsked(
+            lane="hex", token=token, holder="h", by="me", reason="demo", grace_s=30, until=clock.now()
+        )
+        subject, headers, body = encode(asked, Envelope(f"asked-{token}", "test", clock.now()))
+        await node.nc.jetstream().publish(subject, body, headers=headers, stream=EVENTS)
     assert (await node.hears(ReportTaskFinished)).evidence == {"steps": 3}
 
 

@@ -33,11 +33,28 @@ from sparring.contracts.pipeline import (
     StageExtended,
     StageRetried,
     TrainingFinished,
+    TrainingInterrupted,
     TrainingStarted,
 )
-from sparring.contracts.selfplay_orch import RequestTask, TaskAbandoned, TaskFinished, TaskRequested, TaskStarted
+from sparring.contracts.selfplay_orch import (
+    CancelTask,
+    RequestTask,
+    TaskAbandoned,
+    TaskFailed,
+    TaskFinished,
+    TaskRequested,
+    TaskStarted,
+)
 from sparring.contracts.sync import BatchAdmitted, DatasetSealed, SealDataset
-from sparring.contracts.training_slots import ClaimSlot, ReleaseSlot, RenewSlot, SlotClaimed
+from sparring.contracts.training_slots import (
+    ClaimSlot,
+    HoldLaneBack,
+    PreemptionAsked,
+    ReleaseSlot,
+    RenewSlot,
+    SlotClaimed,
+    SlotExpired,
+)
 from sparring.invariants import every_wait_has_a_deadline
 from sparring.testing import at, given
 from sparring.testing.world import World
@@ -184,6 +201,99 @@ def test_an_abandoned_training_gives_its_slot_back() -> None:
     loop.tick(times=2)
     assert len(loop.orders(ReleaseSlot)) == 1
     assert [order.holder for order in loop.orders(ClaimSlot)] == ["hex-1-1", "hex-1-2"]
+
+
+def trains(loop: Loop) -> TaskRequested:
+    """The training task of the newest slot runs on a node."""
+    task = [one for one in loop.orders(RequestTask) if one.spec.kind == "train"][-1]
+    requested = TaskRequested(task=task.task, spec=task.spec, by="pipeline")
+    loop.add(requested, TaskStarted(task=task.task, attempt=1, node="n"))
+    return requested
+
+
+def give_way(loop: Loop) -> None:
+    token = loop.of(TrainingStarted)[-1].token
+    loop.add(PreemptionAsked(lane="hex", token=token, holder="h", by="me", reason="a demo", grace_s=60,
+                             until=at(loop.now + 60)))  # fmt: skip
+    loop.tick()
+
+
+def test_a_training_that_gives_way_goes_on_from_its_checkpoint_under_the_next_slot() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    task = trains(loop)
+    give_way(loop)
+    assert loop.of(TrainingInterrupted) == [], "the program has its grace time"
+    files = (artifact("model"), artifact("checkpoint"))
+    loop.add(TaskFinished(task=task.task, attempt=1, node="n", kind="train", lane="hex", seconds=1, files=files,
+                          evidence={"steps": 3}))  # fmt: skip
+    loop.tick(times=2)
+    (interrupted,) = loop.of(TrainingInterrupted)
+    assert interrupted.checkpoint.role == "checkpoint" and "me: a demo" in interrupted.reason
+    assert loop.of(TrainingFinished) == []
+    assert len(loop.orders(ReleaseSlot)) == 1
+    assert [order.holder for order in loop.orders(ClaimSlot)] == ["hex-1-1", "hex-1-2"]
+    loop.slot()
+    again = [one for one in loop.orders(RequestTask) if one.spec.kind == "train"][-1]
+    assert [file.role for file in again.spec.inputs["checkpoint"]] == ["checkpoint"]
+    loop.done("train", "model", TRAINED)
+    assert len(loop.of(TrainingFinished)) == 1
+    assert list(every_wait_has_a_deadline(loop.facts)) == []
+
+
+def test_a_training_that_ends_within_its_grace_time_is_finished_not_interrupted() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    give_way_after = trains(loop)
+    give_way(loop)
+    loop.add(TaskFinished(task=give_way_after.task, attempt=1, node="n", kind="train", lane="hex", seconds=1,
+                          files=(artifact("model"),), evidence=TRAINED))  # fmt: skip
+    loop.tick(times=2)
+    assert len(loop.of(TrainingFinished)) == 1 and loop.of(TrainingInterrupted) == []
+
+
+def test_a_program_that_dies_of_the_request_to_give_way_is_not_tried_again_under_that_slot() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    task = trains(loop)
+    give_way(loop)
+    loop.add(TaskFailed(task=task.task, attempt=1, node="n", kind="train", lane="hex", reason="ended by signal 15",
+                        retry_at=at(loop.now + 1)))  # fmt: skip
+    loop.tick(times=2)
+    assert [order.task for order in loop.orders(CancelTask)] == [task.task]
+    assert len(loop.orders(ReleaseSlot)) == 1 and len(loop.of(TrainingInterrupted)) == 1
+
+
+def test_a_training_whose_slot_is_lost_is_stopped_and_claims_anew_without_using_up_an_attempt() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    for number in range(1, 5):
+        task = trains(loop)
+        token = loop.of(TrainingStarted)[-1].token
+        loop.add(SlotExpired(lane="hex", token=token, holder="h", reason="node n, where it trained, is lost"))
+        loop.tick(times=2)
+        assert loop.orders(CancelTask)[-1].task == task.task
+        assert loop.orders(ClaimSlot)[-1].holder == f"hex-1-{number + 1}"
+        loop.slot()
+    assert loop.of(IterationClosed) == []
+    assert "node n" in loop.of(TrainingInterrupted)[0].reason
+
+
+def test_a_training_that_is_interrupted_again_and_again_ends_in_the_end() -> None:
+    loop = Loop().collected().sealed().exported().slot()
+    for _ in range(Settings().most_interruptions + 3):
+        if loop.of(IterationClosed):
+            break
+        trains(loop)
+        loop.add(SlotExpired(lane="hex", token=loop.of(TrainingStarted)[-1].token, holder="h", reason="x"))
+        loop.tick(times=2)
+        if not loop.of(IterationClosed):
+            loop.slot()
+    assert [fact.outcome for fact in loop.of(IterationClosed)] == ["failed"]
+
+
+def test_data_of_low_quality_gets_the_lane_fewer_turns_at_training() -> None:
+    loop = Loop().collected().sealed().exported(coverage=0.5)
+    (hold,) = loop.orders(HoldLaneBack)
+    assert (hold.lane, hold.cause, hold.severity) == ("hex", "data quality", "low_quality")
+    assert "quality" in hold.reason and hold.for_s > 0
+    assert Loop().collected().sealed().exported().orders(HoldLaneBack) == []
 
 
 def test_the_slot_is_renewed_until_the_agent_runs_the_task() -> None:

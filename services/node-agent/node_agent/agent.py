@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -314,24 +315,37 @@ class Agent:
         self.spool.put(report, key=f"stored-{key}", attempt=0, names=STORED)
 
     async def guard_slot(self, running: Running) -> None:
-        """Renews the training slot; past its own deadline the child ends, whatever the network says."""
+        """Renews the training slot; past its own deadline the child ends, whatever the network says.
+
+        Whoever is asked to give way gets a SIGTERM and the grace time to write a checkpoint.
+        """
         spec = running.order.spec
         slot = spec.slot_token or 0
         deadline, scanned = time.monotonic() + self.settings.slot_lease_s, slot
-        while True:
-            asked = time.monotonic()
+        asked, told = -math.inf, False
+        while (rest := deadline - time.monotonic()) > 0:
             with contextlib.suppress(*TROUBLE):
-                await self._renew(spec.lane, slot, spec.iteration)
-                for raw in await JetStreamLog(self.nc).load("evt.training-slots.pool.main.>", scanned):
+                async with asyncio.timeout(rest):
+                    if time.monotonic() - asked >= self.settings.renew_s / 3:
+                        asked = time.monotonic()
+                        await self._renew(spec.lane, slot, spec.iteration)
+                    said = await JetStreamLog(self.nc).load("evt.training-slots.pool.main.>", scanned)
+                for raw in said:
                     scanned = raw.sequence
-                    renewed = raw.subject.endswith(".SlotRenewed") and json.loads(raw.body).get("token") == slot
-                    if renewed:
+                    name, body = raw.subject.rpartition(".")[2], json.loads(raw.body)
+                    if body.get("token") != slot:
+                        continue
+                    if name == "SlotRenewed":
                         deadline = max(deadline, asked - self.settings.renew_s + self.settings.slot_lease_s)
-            rest = deadline - time.monotonic()
-            if rest <= 0:
-                self._stop(running.key, "the training slot could not be renewed", at_once=True)
-                return
-            await asyncio.sleep(min(rest, self.settings.renew_s / 3))
+                    elif name in ("SlotExpired", "SlotPreempted"):
+                        deadline = -math.inf
+                    elif name == "PreemptionAsked" and running.child is not None and not told:
+                        told = True
+                        running.child.terminate(f"asked to give way by {body['by']}: {body['reason']}")
+                        self._go(self._kill_later(running.child, float(body["grace_s"])))
+            rest = max(0.0, deadline - time.monotonic())
+            await asyncio.sleep(min(rest, 1.0, self.settings.renew_s / 3))
+        self._stop(running.key, "the training slot is lost: it could not be renewed in time", at_once=True)
 
     async def _renew(self, lane: str, slot: int, correlation: str) -> None:
         bucket = int(time.time() // self.settings.renew_s)

@@ -8,7 +8,11 @@ from sparring.service import ServiceSettings
 
 
 class Settings(ServiceSettings):
-    """A stage that passes its deadline is tried again, then its iteration is closed as failed."""
+    """A stage that passes its deadline is tried again, then its iteration is closed as failed.
+
+    A training that gives way to others uses up no attempt, `most_interruptions` times. Data below `low_quality` holds
+    the lane's training back for `hold_s`.
+    """
 
     collect_s: float = Field(default=7_200.0, gt=0)
     seal_s: float = Field(default=1_800.0, gt=0)
@@ -19,4 +23,7 @@ class Settings(ServiceSettings):
     attempts: int = Field(default=3, ge=1)
     breaker_failures: int = Field(default=3, ge=1)
     breaker_s: float = Field(default=300.0, gt=0)
+    most_interruptions: int = Field(default=20, ge=0)
+    low_quality: float = Field(default=0.7, ge=0, le=1)
+    hold_s: float = Field(default=3_600.0, gt=0)
     slot_lease_s: float = Field(default=90.0, gt=0)

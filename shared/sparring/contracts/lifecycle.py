@@ -58,6 +58,12 @@ class ModelRefused(_Lane, owner="lifecycle", entity="lane", key="lane"):
     highest_token: Count
 
 
+class FenceRaised(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    """A later training slot was claimed: from here on a model that was trained under an older token is refused."""
+
+    token: Count
+
+
 class GateOpened(_Lane, owner="lifecycle", entity="lane", key="lane"):
     gate: Name
     candidate: Sha256

@@ -103,6 +103,18 @@ class TrainingStarted(_Iteration, owner="pipeline", entity="iteration", key="ite
     deadline_at: Instant
 
 
+class TrainingInterrupted(_Iteration, owner="pipeline", entity="iteration", key="iteration"):
+    """The slot was given up or lost before the training had ended; it goes on under the next one, from the checkpoint
+    where there is one."""
+
+    task: Name
+    token: Count
+    reason: str
+    checkpoint: Artifact | None = None
+    attempt: Count
+    deadline_at: Instant
+
+
 class TrainingFinished(_Iteration, owner="pipeline", entity="iteration", key="iteration"):
     model: Sha256
     artifact: Artifact

@@ -80,7 +80,7 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
 
 def _refusal(order: RegisterModel, lane: Lane) -> str:
     if order.lineage.slot_token < lane.highest_token:
-        return f"fencing token {order.lineage.slot_token} is older than {lane.highest_token}: a later holder registered"
+        return f"fencing token {order.lineage.slot_token} is older than {lane.highest_token}: a later holder trains or has registered"
     if order.model in lane.models:
         return "equal weights were registered from another task"
     if order.artifact.sha256 != order.model:

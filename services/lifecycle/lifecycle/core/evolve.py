@@ -9,6 +9,7 @@ from sparring.contracts.lanes import GateRules
 from sparring.contracts.lifecycle import (
     CurriculumRebalanced,
     EvaluationRequested,
+    FenceRaised,
     GateDecided,
     GateOpened,
     MatchRecorded,
@@ -21,6 +22,7 @@ from sparring.contracts.lifecycle import (
     ModelRejected,
     ModelRolledBack,
 )
+from sparring.contracts.training_slots import Severity
 from sparring.decider import Decider, Recorded
 
 CLOSED_KEPT = 20
@@ -34,7 +36,7 @@ def evolve(lane: Lane, recorded: Recorded) -> Lane:
             model = Model(fact.number, fact.artifact, fact.lineage.iteration, fact.lineage.task)
             token = max(lane.highest_token, fact.lineage.slot_token)
             return replace(lane, models=lane.models | {fact.model: model}, highest_token=token)
-        case ModelRefused(token=token):
+        case ModelRefused(token=token) | FenceRaised(token=token):
             return replace(lane, highest_token=max(lane.highest_token, token))
         case GateOpened() as fact:
             gate = Gate(fact.gate, "gate", fact.candidate, fact.baseline, fact.iteration, recorded.at, fact.rules,
@@ -98,6 +100,19 @@ def _measured(lane: Lane, fact: MeasurementFinished) -> Lane:
     if fact.candidate != lane.production or fact.statistics is None:
         return lane
     return replace(lane, regressions=lane.regressions + 1 if regressed(fact) else 0)
+
+
+# score points lost against an older model, from the worst on
+SEVERITIES: tuple[tuple[float, Severity], ...] = ((0.20, "severe"), (0.10, "moderate"), (0.05, "minor"))
+
+
+def severity(fact: MeasurementFinished) -> tuple[Severity, float] | None:
+    """How much worse than an older model the lane's newest one plays: 5, 10 or 20 % of the points, with confidence."""
+    found = fact.statistics
+    if fact.purpose != "monitor" or found is None or found.elo_high >= 0:
+        return None
+    points = 0.5 - 1 / (1 + 10 ** (-found.elo / 400))
+    return next(((name, points) for least, name in SEVERITIES if points >= least), None)
 
 
 def regressed(fact: MeasurementFinished) -> bool:

@@ -10,26 +10,41 @@ from functools import partial
 from typing import Any
 
 from lifecycle.core.decide import abandon, close, record, regress
-from lifecycle.core.evolve import LANE, evolve
+from lifecycle.core.evolve import LANE, evolve, severity
 from lifecycle.core.state import Gate, Lane
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.lanes import LaneSpec
-from sparring.contracts.lifecycle import AbandonMatch, CloseGate, EvaluationRequested, RecordMatch
+from sparring.contracts.lifecycle import (
+    AbandonMatch,
+    CloseGate,
+    EvaluationRequested,
+    FenceRaised,
+    MeasurementFinished,
+    RecordMatch,
+)
 from sparring.contracts.pipeline import LaneEdited, LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskAbandoned, TaskCancelled, TaskFinished, TaskRequested
+from sparring.contracts.training_slots import HoldLaneBack, LaneHeldBack, SlotClaimed
 from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.picture import StoredPicture
 from sparring.subjects import Ref
 from sparring.task_specs import task_spec
 
 
+REGRESSION = "regression"
+
+
 @dataclass
 class Everything:
+    """`claimed` is the newest training slot's token by lane, `worse` the hold that a regression asks for."""
+
     lanes: dict[str, Lane] = field(default_factory=dict)
     specs: dict[str, LaneSpec] = field(default_factory=dict)
     requested: dict[str, str] = field(default_factory=dict)
     finished: dict[str, TaskFinished] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
+    claimed: dict[str, int] = field(default_factory=dict)
+    worse: dict[str, HoldLaneBack] = field(default_factory=dict)
 
 
 class ModelsPicture(StoredPicture[Everything]):
@@ -52,7 +67,24 @@ class ModelsPicture(StoredPicture[Everything]):
                 everything.given_up[task] = reason
             case TaskCancelled(task=task, reason=reason) if task in everything.requested:
                 everything.given_up[task] = reason
+            case SlotClaimed(lane=lane):
+                everything.claimed[lane] = recorded.sequence
+            case MeasurementFinished(lane=lane) as measured:
+                self._measured(lane, measured, recorded)
+            case LaneHeldBack(lane=lane, cause="regression"):
+                everything.worse.pop(lane, None)
         self._forget(fact)
+
+    def _measured(self, lane: str, measured: MeasurementFinished, recorded: Recorded) -> None:
+        found = severity(measured)
+        if found is None:
+            return
+        name, points = found
+        reason = f"{measured.gate}: {points:.1%} of the points worse than {measured.baseline[:12]}"
+        self.all.worse[lane] = HoldLaneBack(
+            lane=lane, cause=REGRESSION, severity=name, reason=reason, for_s=0, by="lifecycle",
+            revision=int(recorded.at.timestamp() * 1000),
+        )  # fmt: skip
 
     def _forget(self, fact: Fact) -> None:
         task = str(getattr(fact, "task", ""))
@@ -65,6 +97,12 @@ class ModelsPicture(StoredPicture[Everything]):
 def plan(ctx: Context) -> Sequence[Action]:
     picture: ModelsPicture = ctx.picture
     actions: list[Action] = []
+    for name, token in picture.all.claimed.items():
+        if token > picture.all.lanes.get(name, Lane()).highest_token:
+            actions.append(_append(name, "", partial(_fence, name, token)))
+    for name, order in picture.all.worse.items():
+        hold = order.model_copy(update={"for_s": ctx.settings.hold_s})
+        actions.append(Send(hold, key=f"hold-{name}-{order.revision}"))
     for name, lane in picture.all.lanes.items():
         spec = picture.all.specs.get(name)
         for gate in lane.open_gates:
@@ -72,6 +110,11 @@ def plan(ctx: Context) -> Sequence[Action]:
         if regress(name, lane):
             actions.append(_append(name, "", partial(regress, name)))
     return actions
+
+
+def _fence(name: str, token: int, lane: Lane) -> Sequence[Fact]:
+    """The next holder trains: the earlier one's model is late from now on, on this lane's own sequence."""
+    return [FenceRaised(lane=name, token=token)] if token > lane.highest_token else []
 
 
 def _append(lane: str, iteration: str, decide: Callable[[Lane], Sequence[Fact]]) -> Append:

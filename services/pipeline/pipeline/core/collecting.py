@@ -18,6 +18,7 @@ from sparring.contracts.pipeline import (
     TrainingAwaitsSlot,
 )
 from sparring.contracts.sync import SealDataset
+from sparring.contracts.training_slots import HoldLaneBack
 from sparring.decider import Action, Send
 from sparring.statistics.windows import training_window
 
@@ -108,10 +109,13 @@ def export(look: Look) -> Iterable[Action]:
     value, terms = quality(coverage, duplicates, look.supply.decisive, look.supply.plies or None, look.spec.quality)
     if not good_enough(terms):
         deadline = look.until(look.ctx.settings.collect_s)
+        yield hold_back(look, value)
         yield append_here(
             look, QualityRefused(iteration=now.iteration, lane=now.lane, terms=terms, deadline_at=deadline)
         )
         return
+    if value < look.ctx.settings.low_quality:
+        yield hold_back(look, value)
     deadline = look.until(look.ctx.settings.train_s)
     yield append_here(
         look,
@@ -122,3 +126,14 @@ def export(look: Look) -> Iterable[Action]:
         ),
         TrainingAwaitsSlot(iteration=now.iteration, lane=now.lane, holder=f"{now.iteration}-1", deadline_at=deadline),
     )  # fmt: skip
+
+
+def hold_back(look: Look, value: float) -> Send:
+    """Data of low quality gets the lane fewer turns at training for a while."""
+    now, settings = look.now, look.ctx.settings
+    order = HoldLaneBack(
+        lane=now.lane, cause="data quality", severity="low_quality", for_s=settings.hold_s, by="pipeline",
+        reason=f"{now.iteration}: quality {value:.3f}, low is below {settings.low_quality:g}",
+        revision=int(look.ctx.now.timestamp() * 1000),
+    )  # fmt: skip
+    return Send(order, key=f"quality-{now.task}", correlation=now.iteration)

@@ -19,6 +19,7 @@ from sparring.contracts.pipeline import (
     StageRetried,
     TrainingAwaitsSlot,
     TrainingFinished,
+    TrainingInterrupted,
     TrainingStarted,
 )
 from sparring.decider import Decider, Recorded
@@ -26,7 +27,8 @@ from sparring.decider import Decider, Recorded
 
 @dataclass(frozen=True)
 class Iteration:
-    """`step` is finer than the stage: it names what is waited for. `attempt` counts within the stage, from 1."""
+    """`step` is finer than the stage: it names what is waited for. `attempt` counts within the stage, from 1;
+    `interruptions` are those that ended because the slot did: they use up no attempt."""
 
     iteration: str = ""
     lane: str = ""
@@ -51,6 +53,8 @@ class Iteration:
     artifact: Artifact | None = None
     evidence: dict[str, Any] | None = None
     gate: str = ""
+    interruptions: int = 0
+    checkpoint: Artifact | None = None
 
     @property
     def holder(self) -> str:
@@ -81,6 +85,9 @@ def evolve(state: Iteration, recorded: Recorded) -> Iteration:
             return replace(state, step="slot", deadline_at=fact.deadline_at)
         case TrainingStarted():
             return replace(state, step="train", task=fact.task, token=fact.token, deadline_at=fact.deadline_at)
+        case TrainingInterrupted():
+            return replace(state, step="slot", attempt=fact.attempt, since=at, task="", deadline_at=fact.deadline_at,
+                           interruptions=state.interruptions + 1, checkpoint=fact.checkpoint or state.checkpoint)  # fmt: skip
         case TrainingFinished():
             return replace(_entered(state, "evaluating", "register", at, fact.deadline_at), model=fact.model,
                            artifact=fact.artifact, evidence=fact.evidence)  # fmt: skip
@@ -100,7 +107,8 @@ FIRST_STEP = {"collecting": "games", "exporting": "seal", "training": "slot", "e
 
 
 def _entered(state: Iteration, stage: str, step: str, at: datetime, deadline_at: datetime) -> Iteration:
-    return replace(state, stage=stage, step=step, since=at, deadline_at=deadline_at, attempt=1)
+    return replace(state, stage=stage, step=step, since=at, deadline_at=deadline_at, attempt=1,
+                   interruptions=0, checkpoint=None)  # fmt: skip
 
 
 ITERATION = Decider("pipeline", "iteration", Iteration(), evolve)

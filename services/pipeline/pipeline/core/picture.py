@@ -11,9 +11,17 @@ from pipeline.core.lane import Lane
 from pipeline.core.lane import evolve as evolve_lane
 from sparring.contracts.lifecycle import GateDecided, ModelPromoted, ModelRefused, ModelRegistered, ModelRolledBack
 from sparring.contracts.parts import Artifact
-from sparring.contracts.selfplay_orch import TaskAbandoned, TaskFinished, TaskRequested, TaskStarted
+from sparring.contracts.selfplay_orch import (
+    TaskAbandoned,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskOrphaned,
+    TaskRequested,
+    TaskStarted,
+)
 from sparring.contracts.sync import BatchAdmitted, DatasetSealed
-from sparring.contracts.training_slots import SlotClaimed, SlotExpired
+from sparring.contracts.training_slots import PreemptionAsked, SlotClaimed, SlotExpired, SlotPreempted
 from sparring.decider import Recorded
 from sparring.picture import StoredPicture
 
@@ -42,12 +50,18 @@ class Supply:
 
 @dataclass
 class Answers:
-    """What other services said about the open iteration of a lane."""
+    """What other services said about the open iteration of a lane.
+
+    `expired` is the newest token whose slot was lost, `ended` why; `asked` the newest whose holder should give way.
+    """
 
     dataset: DatasetSealed | None = None
     token: int = 0
     holder: str = ""
     expired: int = 0
+    ended: str = ""
+    asked: int = 0
+    why_asked: str = ""
     registered: str = ""
     refused: str = ""
     decided: GateDecided | None = None
@@ -118,9 +132,11 @@ class LoopPicture(StoredPicture[Everything]):
                 self.all.tasks.setdefault(task, Task())
             case TaskStarted(task=task) if task in self.all.tasks:
                 self.all.tasks[task].state = "started"
+            case TaskFailed(task=task) | TaskOrphaned(task=task) if task in self.all.tasks:
+                self.all.tasks[task].state = "requested"
             case TaskFinished(task=task) as finished if task in self.all.tasks and not finished.superseded:
                 self.all.tasks[task].state, self.all.tasks[task].finished = "finished", finished
-            case TaskAbandoned(task=task, reason=reason) if task in self.all.tasks:
+            case TaskAbandoned(task=task, reason=reason) | TaskCancelled(task=task, reason=reason) if task in self.all.tasks:
                 self.all.tasks[task].state, self.all.tasks[task].reason = "abandoned", reason
 
     def _data(self, recorded: Recorded) -> None:
@@ -147,8 +163,17 @@ class LoopPicture(StoredPicture[Everything]):
             case SlotClaimed(lane=lane, holder=holder):
                 answers = self.answers(lane)
                 answers.token, answers.holder = recorded.sequence, holder
-            case SlotExpired(lane=lane, token=token):
-                self.answers(lane).expired = token
+            case SlotExpired(lane=lane, token=token, reason=reason):
+                self._lost(lane, token, reason)
+            case SlotPreempted(lane=lane, token=token):
+                self._lost(lane, token, "it was asked to give way")
+            case PreemptionAsked(lane=lane, token=token, reason=reason, by=by):
+                answers = self.answers(lane)
+                answers.asked, answers.why_asked = token, f"{by}: {reason}"
+
+    def _lost(self, lane: str, token: int, reason: str) -> None:
+        answers = self.answers(lane)
+        answers.expired, answers.ended = token, reason
 
     def _model(self, recorded: Recorded) -> None:
         match recorded.fact:

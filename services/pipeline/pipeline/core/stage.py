@@ -89,8 +89,9 @@ DEADLINES: dict[str, Callable[[Any], float]] = {
 
 def again_or_close(look: Look, reason: str) -> Append:
     now = look.now
-    if now.attempt >= look.ctx.settings.attempts:
-        return close(look, "failed", f"{reason}; {now.attempt} attempts")
+    tried = now.attempt - now.interruptions
+    if tried >= look.ctx.settings.attempts:
+        return close(look, "failed", f"{reason}; {tried} attempts")
     return append_here(
         look,
         StageRetried(

@@ -16,6 +16,7 @@ from sparring.contracts.pipeline import (
     StageRetried,
     TrainingAwaitsSlot,
     TrainingFinished,
+    TrainingInterrupted,
     TrainingStarted,
 )
 from sparring.read_model import ReadModel, on
@@ -58,6 +59,7 @@ insert or ignore into pipeline_steps values
     ('ExportFinished', 'training', 'a training slot', 'training-slots'),
     ('TrainingAwaitsSlot', 'training', 'a training slot', 'training-slots'),
     ('TrainingStarted', 'training', 'the training task', 'selfplay-orch'),
+    ('TrainingInterrupted', 'training', 'a training slot', 'training-slots'),
     ('TrainingFinished', 'evaluating', 'the model to be registered', 'lifecycle'),
     ('EvaluationStarted', 'evaluating', 'the gate''s verdict', 'lifecycle'),
     ('IterationClosed', 'closed', null, null);
@@ -108,7 +110,7 @@ update pipeline_iterations set attempt = r.attempt, reason = r.reason
 from (
     select data->>'$.iteration' iteration, arg_max((data->>'$.attempt')::bigint, sequence) attempt,
         arg_max(data->>'$.reason', sequence) reason
-    from facts where type in ('StageRetried', 'StageExtended') group by 1
+    from facts where type in ('StageRetried', 'StageExtended', 'TrainingInterrupted') group by 1
 ) r
 where pipeline_iterations.iteration = r.iteration
 """
@@ -121,12 +123,12 @@ from facts where type = 'IterationClosed' and pipeline_iterations.iteration = da
 
 MOVES = (
     IterationOpened, QualityRefused, CollectionFinished, ExportStarted, ExportFinished, TrainingAwaitsSlot,
-    TrainingStarted, TrainingFinished, EvaluationStarted, IterationClosed,
+    TrainingStarted, TrainingInterrupted, TrainingFinished, EvaluationStarted, IterationClosed,
 )  # fmt: skip
 
 LOOP = ReadModel(
     "pipeline",
-    1,
+    2,
     TABLES + STEPS,
     [
         on(LaneRegistered, LaneEdited, sql=LANES),
@@ -136,7 +138,7 @@ LOOP = ReadModel(
         on(*MOVES, StageRetried, StageExtended, sql=DEADLINES),
         on(CollectionFinished, sql=COLLECTED),
         on(TrainingFinished, sql=TRAINED),
-        on(StageRetried, StageExtended, sql=RETRIED),
+        on(StageRetried, StageExtended, TrainingInterrupted, sql=RETRIED),
         on(IterationClosed, sql=CLOSED),
     ],
 )

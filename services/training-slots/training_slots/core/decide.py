@@ -1,8 +1,8 @@
-"""Claim, renew, release, expire: exclusive, fenced, expiring slots, handed over in the same decision."""
+"""Claim, renew, release, preempt, expire: exclusive, fenced, expiring slots, handed over in the same decision."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -11,18 +11,20 @@ from sparring.contracts.training_slots import (
     ClaimQueued,
     ClaimSlot,
     ClaimWithdrawn,
-    HoldLaneBack,
-    LaneHeldBack,
+    PreemptionAsked,
+    PreemptionRefused,
+    PreemptSlot,
     ReleaseSlot,
     RenewalRefused,
     RenewSlot,
-    SlotClaimed,
     SlotExpired,
+    SlotPreempted,
     SlotReleased,
     SlotRenewed,
 )
 from sparring.decider import Context
-from training_slots.core.state import Pool, Waiting
+from training_slots.core.state import Held, Pool, Served, Waiting
+from training_slots.core.turns import hand_over
 
 
 def claim(order: ClaimSlot, pool: Pool, ctx: Context) -> list[Fact]:
@@ -33,32 +35,27 @@ def claim(order: ClaimSlot, pool: Pool, ctx: Context) -> list[Fact]:
         return []
     limit = ctx.settings.slots
     expires_at = ctx.now + timedelta(seconds=ctx.settings.claim_expires_s)
-    waiting = Waiting(order.lane, order.holder, order.priority, order.lease_s, ctx.now, expires_at)
-    queued = replace(pool, queue=(*pool.queue, waiting))
-    served = list(hand_over(queued, ctx.now, limit))
+    waiting = Waiting(order.lane, order.holder, order.priority, order.lease_s, ctx.now, expires_at, pool.newest)
+    served = hand_over(replace(pool, queue=(*pool.queue, waiting)), ctx.now, limit)
     if any(fact.holder == order.holder for fact in served):
         return [*served]
     held_by = tuple(held.holder for held in pool.held.values())
-    return [
-        ClaimQueued(
-            lane=order.lane,
-            holder=order.holder,
-            priority=order.priority,
-            lease_s=order.lease_s,
-            held_by=held_by,
-            limit=limit,
-            expires_at=expires_at,
-        )
-    ]
+    queued = ClaimQueued(
+        lane=order.lane, holder=order.holder, priority=order.priority, lease_s=order.lease_s, held_by=held_by,
+        limit=limit, expires_at=expires_at,
+    )  # fmt: skip
+    return [queued, *served]
 
 
 def renew(order: RenewSlot, pool: Pool, ctx: Context) -> list[Fact]:
-    """Extends the holder's lease. A lease never gets shorter; a stale token gets none."""
+    """Extends the holder's lease. A lease never gets shorter; a stale token gets none, a preempted one its grace."""
     held = pool.held.get(order.lane)
     if held is None or held.token != order.token:
         reason = "the slot is free" if held is None else f"the slot is held under token {held.token}"
         return [RenewalRefused(lane=order.lane, token=order.token, reason=reason)]
     until = ctx.now + timedelta(seconds=held.lease_s)
+    if held.give_way_by is not None:
+        until = min(until, held.give_way_by)
     return [SlotRenewed(lane=order.lane, token=order.token, until=until)] if until > held.until else []
 
 
@@ -71,28 +68,45 @@ def release(order: ReleaseSlot, pool: Pool, ctx: Context) -> list[Fact]:
     held = pool.held.get(order.lane)
     if held is None or held.token != order.token:
         return []
-    freed = SlotReleased(lane=order.lane, token=order.token, held_s=max(0.0, (ctx.now - held.since).total_seconds()))
-    return [freed, *hand_over(_free(pool, order.lane), ctx.now, ctx.settings.slots)]
+    return [_given_back(order.lane, held, ctx.now), *hand_over(_freed(pool, order.lane, ctx.now), ctx.now, ctx.settings.slots)]
 
 
-def hold_back(order: HoldLaneBack, pool: Pool, ctx: Context) -> list[Fact]:
-    until = ctx.now + timedelta(seconds=order.for_s)
-    known = pool.held_back.get(order.lane)
-    return (
-        []
-        if known is not None and known >= until
-        else [LaneHeldBack(lane=order.lane, reason=order.reason, until=until)]
-    )
+def _given_back(lane: str, held: Held, now: datetime) -> Fact:
+    held_s = max(0.0, (now - held.since).total_seconds())
+    if held.asked_at is not None:
+        return SlotPreempted(lane=lane, token=held.token, holder=held.holder, held_s=held_s, gave_way=True)
+    return SlotReleased(lane=lane, token=held.token, held_s=held_s)
 
 
-def expire(pool: Pool, now: datetime, slots: int) -> list[Fact]:
-    """Ends leases and claims whose time is over, and serves whose turn it is then."""
+def preempt(order: PreemptSlot, pool: Pool, ctx: Context) -> list[Fact]:
+    """Asks the holder to write a checkpoint and give way; asked twice, the first grace time holds."""
+    held = pool.held.get(order.lane)
+    if held is None or (order.token is not None and order.token != held.token):
+        reason = "nobody trains the lane" if held is None else f"the slot is held under token {held.token}"
+        return [PreemptionRefused(lane=order.lane, by=order.by, reason=reason)]
+    if held.asked_at is not None:
+        return []
+    grace_s = ctx.settings.grace_s if order.grace_s is None else order.grace_s
+    return [
+        PreemptionAsked(
+            lane=order.lane, token=held.token, holder=held.holder, by=order.by, reason=order.reason, grace_s=grace_s,
+            until=ctx.now + timedelta(seconds=grace_s),
+        )
+    ]  # fmt: skip
+
+
+def expire(pool: Pool, now: datetime, slots: int, lost: Mapping[int, str] | None = None) -> list[Fact]:
+    """Ends leases and claims whose time is over, and serves whose turn it is then.
+
+    `lost` are tokens whose training ran on a node that is gone, with the reason: nobody will release them.
+    """
     facts: list[Fact] = []
     rest = pool
     for lane, held in sorted(pool.held.items()):
-        if held.until <= now:
-            facts.append(SlotExpired(lane=lane, token=held.token, holder=held.holder, reason="the lease ended"))
-            rest = _free(rest, lane)
+        fact = _over(lane, held, now, (lost or {}).get(held.token, ""))
+        if fact is not None:
+            facts.append(fact)
+            rest = _freed(rest, lane, now)
     for waiting in pool.queue:
         if waiting.expires_at <= now:
             facts.append(ClaimWithdrawn(lane=waiting.lane, holder=waiting.holder, reason="the claim expired"))
@@ -100,26 +114,18 @@ def expire(pool: Pool, now: datetime, slots: int) -> list[Fact]:
     return [*facts, *hand_over(rest, now, slots)]
 
 
-def hand_over(pool: Pool, now: datetime, slots: int) -> Iterator[SlotClaimed]:
-    """Serves waiting claims while a slot is free: by priority, then the lane served longest ago, then the oldest."""
-    held = set(pool.held)
-    waiting = list(pool.queue)
-    while len(held) < slots:
-        ready = [one for one in waiting if one.lane not in held and pool.held_back.get(one.lane, now) <= now]
-        if not ready:
-            return
-        turn = min(ready, key=lambda one: (-one.priority, pool.served.get(one.lane, 0), one.since, one.holder))
-        waiting.remove(turn)
-        held.add(turn.lane)
-        yield SlotClaimed(
-            lane=turn.lane,
-            holder=turn.holder,
-            until=now + timedelta(seconds=turn.lease_s),
-            waited_s=max(0.0, (now - turn.since).total_seconds()),
-            held=len(held),
-            limit=slots,
-        )
+def _over(lane: str, held: Held, now: datetime, lost: str) -> Fact | None:
+    if lost:
+        return SlotExpired(lane=lane, token=held.token, holder=held.holder, reason=lost)
+    if held.ends_at > now:
+        return None
+    if held.asked_at is not None:
+        held_s = max(0.0, (now - held.since).total_seconds())
+        return SlotPreempted(lane=lane, token=held.token, holder=held.holder, held_s=held_s, gave_way=False)
+    return SlotExpired(lane=lane, token=held.token, holder=held.holder, reason="the lease ended")
 
 
-def _free(pool: Pool, lane: str) -> Pool:
-    return replace(pool, held={name: one for name, one in pool.held.items() if name != lane})
+def _freed(pool: Pool, lane: str, now: datetime) -> Pool:
+    """The pool with the lane's slot free, as it will be once that is a fact: a lane held back rests from now on."""
+    held_s = max(0.0, (now - pool.held[lane].since).total_seconds())
+    return replace(pool.without(lane), last=pool.last | {lane: Served(now, held_s, pool.newest)})
