@@ -65,3 +65,7 @@ class NotTheOwner(Permanent):
 
 class BadInput(SparringError):
     """A person's input is wrong; the message names the field, the value and the remedy. Exit code 2."""
+
+
+class CannotAnswer(SparringError):
+    """Nobody can answer the question: what it needs was never said, or is too old. Exit code 4."""

@@ -137,6 +137,11 @@ class Reader:
         for _, old in _snapshots(cache)[:-KEEP_SNAPSHOTS]:
             old.unlink(missing_ok=True)
 
+    async def identity(self) -> str:
+        """Which log this is: another one that happens to listen at the same address has another."""
+        info = await self.nc.jetstream(timeout=5).stream_info(EVENTS)
+        return hashlib.sha256(str(info.created).encode()).hexdigest()[:12]
+
     @property
     def as_of(self) -> AsOf:
         row = self.projection.con.execute('select max("at") from positions').fetchone()

@@ -115,7 +115,9 @@ def test_a_high_priority_does_not_let_a_lane_train_twice_before_a_waiting_one_on
 
 LANES = ("a", "b", "c", "d")
 TURNS = st.lists(
-    st.tuples(st.sampled_from(["claim", "release", "hold", "preempt", "wait"]), st.sampled_from(LANES), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from(["claim", "release", "hold", "preempt", "wait"]), st.sampled_from(LANES), st.integers(0, 9)
+    ),
     max_size=80,
 )
 
@@ -228,7 +230,9 @@ def test_who_does_not_hold_is_not_preempted() -> None:
 # ---- holding back
 
 
-def held_back(story: Story, severity: Any, for_s: float = 1000, cause: str = "regression", revision: int = 0) -> list[Fact]:
+def held_back(
+    story: Story, severity: Any, for_s: float = 1000, cause: str = "regression", revision: int = 0
+) -> list[Fact]:
     order = HoldLaneBack(lane=HEX, reason="worse", for_s=for_s, cause=cause, severity=severity, revision=revision)
     return story.do(hold_back, order)
 

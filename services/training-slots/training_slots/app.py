@@ -9,11 +9,12 @@ from sparring.contracts.training_slots import (
     RenewSlot,
 )
 from sparring.decider import Command
-from sparring.service import Service
+from sparring.service import Question, Service
 from training_slots.core.decide import claim, preempt, release, renew
 from training_slots.core.evolve import POOL
 from training_slots.core.holds import hold_back, lift
 from training_slots.core.plan import PoolPicture, plan
+from training_slots.core.questions import HEARS, can_train, waits
 from training_slots.read_models.slots import SLOTS
 from training_slots.settings import Settings
 
@@ -31,4 +32,5 @@ SERVICE = Service(
     picture=PoolPicture,
     plan=plan,
     read_models=[SLOTS],
+    questions={"can_train": Question(can_train, HEARS), "waits": Question(waits, HEARS)},
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from sparring.errors import BadInput, LogUnavailable
+from sparring.errors import BadInput, CannotAnswer, LogUnavailable
 
 
 def main() -> None:
-    """Runs `spar`. Bad input: one sentence, exit code 2; no answer from the server: exit code 3."""
+    """Runs `spar`. Bad input: one sentence, exit code 2; no answer from the server: exit code 3;
+    a question that nobody can answer: exit code 4."""
     from sparring.cli.app import build
 
     try:
@@ -19,3 +20,6 @@ def main() -> None:
     except LogUnavailable as error:
         print(f"spar: the server does not answer: {error}", file=sys.stderr)
         sys.exit(3)
+    except CannotAnswer as error:
+        print(f"spar: {error}", file=sys.stderr)
+        sys.exit(4)

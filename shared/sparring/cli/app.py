@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import typer
 
-from sparring.cli import control, dlq, doctor, events, health, questions, settings, sql, status, up, why
+from sparring.cli import control, dlq, doctor, events, health, questions, settings, slots, sql, status, up, why
 from sparring.cli.agent import agent
 from sparring.cli.common import AsJson, At, Data, Nats
 from sparring.cli.sprt import sprt
@@ -15,7 +15,7 @@ HELP = "Sparring: a coordination plane for self-play training. One log; every co
 # in the order in which `spar --help` lists them
 COMMANDS: tuple[Callable[..., None], ...] = (
     up.up, status.status, why.why, status.nodes, questions.tasks, status.models, status.data, questions.datasets,
-    questions.slots, health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, sprt,
+    health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, sprt,
     settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, control.rollback,
 )  # fmt: skip
 
@@ -37,5 +37,6 @@ def build() -> typer.Typer:
     of_lanes.callback(invoke_without_command=True)(lanes)
     of_lanes.command("add")(control.add_lanes)
     app.add_typer(of_lanes, name="lanes")
+    app.add_typer(slots.app, name="slots")
     app.add_typer(dlq.app, name="dlq")
     return app

@@ -26,11 +26,6 @@ TASKS = Question(
     ("task", "kind", "lane", "state", "node", "attempt", "requested_at:requested", "seconds", "reason"),
     "no tasks yet",
 )
-SLOTS = Question(
-    "select * from slots_pool order by lane",
-    ("lane", "state", "holder", "token", "until", "since"),
-    "nobody asked for a training slot yet",
-)
 ALARMS = Question(
     "select * from health_alarms where $all or state = 'raised' order by raised_at desc",
     ("alarm", "about", "severity", "text", "remedy", "times", "raised_at:raised", "state"),
@@ -75,11 +70,6 @@ def tasks(
 ) -> None:
     """The newest tasks: what runs where, and why what failed did."""
     answer(TASKS, nats, data, at, as_json, "tasks", lane=lane, state=state, most=most)
-
-
-def slots(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
-    """Who may train, under which fencing token, until when."""
-    answer(SLOTS, nats, data, at, as_json, "slots")
 
 
 def alarms(

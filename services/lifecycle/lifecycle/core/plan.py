@@ -30,7 +30,6 @@ from sparring.picture import StoredPicture
 from sparring.subjects import Ref
 from sparring.task_specs import task_spec
 
-
 REGRESSION = "regression"
 
 

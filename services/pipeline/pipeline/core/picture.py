@@ -136,7 +136,9 @@ class LoopPicture(StoredPicture[Everything]):
                 self.all.tasks[task].state = "requested"
             case TaskFinished(task=task) as finished if task in self.all.tasks and not finished.superseded:
                 self.all.tasks[task].state, self.all.tasks[task].finished = "finished", finished
-            case TaskAbandoned(task=task, reason=reason) | TaskCancelled(task=task, reason=reason) if task in self.all.tasks:
+            case TaskAbandoned(task=task, reason=reason) | TaskCancelled(task=task, reason=reason) if (
+                task in self.all.tasks
+            ):
                 self.all.tasks[task].state, self.all.tasks[task].reason = "abandoned", reason
 
     def _data(self, recorded: Recorded) -> None:

@@ -68,7 +68,10 @@ def release(order: ReleaseSlot, pool: Pool, ctx: Context) -> list[Fact]:
     held = pool.held.get(order.lane)
     if held is None or held.token != order.token:
         return []
-    return [_given_back(order.lane, held, ctx.now), *hand_over(_freed(pool, order.lane, ctx.now), ctx.now, ctx.settings.slots)]
+    return [
+        _given_back(order.lane, held, ctx.now),
+        *hand_over(_freed(pool, order.lane, ctx.now), ctx.now, ctx.settings.slots),
+    ]
 
 
 def _given_back(lane: str, held: Held, now: datetime) -> Fact:

@@ -56,6 +56,4 @@ def lift(order: LiftHoldBack, pool: Pool, ctx: Context) -> list[Fact]:
 
 
 def _refused(order: HoldLaneBack | LiftHoldBack, reason: str, newest: int) -> HoldBackRefused:
-    return HoldBackRefused(
-        lane=order.lane, cause=order.cause, reason=reason, revision=order.revision, newest=newest
-    )
+    return HoldBackRefused(lane=order.lane, cause=order.cause, reason=reason, revision=order.revision, newest=newest)

@@ -49,7 +49,7 @@ def next_turn(pool: Pool, waiting: Iterable[Waiting], now: datetime) -> Waiting 
     return min(ready, key=key, default=None)
 
 
-def position(pool: Pool, claim: Waiting, now: datetime, slots: int) -> int:
+def position(pool: Pool, claim: Waiting, now: datetime) -> int:
     """How many claims are served before this one if nothing else changes; 0 is next. Claims that rest come last."""
     left = list(pool.queue)
     place = 0

@@ -1,0 +1,136 @@
+"""Questions to a service's own rules, answered without the service: whoever asks folds its picture from the log.
+
+The picture is the one that the planner decides on, so `can_spawn` and the placement say the same. A picture that was
+folded once is kept in the cache folder, and the next question goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparring import __version__, clock
+from sparring.catalogue import services
+from sparring.contracts import fingerprint
+from sparring.decider import Context, Picture, Reading
+from sparring.errors import BadInput, CannotAnswer
+from sparring.hearing import heard
+from sparring.log.interface import Raw
+from sparring.reader import Reader, cache_folder
+from sparring.service import Question, Service, ServiceSettings
+from sparring.subjects import Ref
+
+KEEP_PICTURES = 2
+KEEP_AFTER = 300
+
+
+async def ask(reader: Reader, service: str, question: str, *, at: str | None = None, **asked: Any) -> Any:
+    """The service's answer as of the reader's moment; `at` says that it is a past one, of which no readings are kept.
+
+    Raises BadInput for what does not exist, CannotAnswer when nobody can tell.
+    """
+    one, wanted = _named(service, question)
+    settings = await _settings(reader, one)
+    picture = await _picture(reader, one, wanted)
+    readings: Mapping[str, Reading] = {} if at is not None else await reader.readings()
+    now = reader.as_of.at if at is not None else clock.now()
+    if now is None:
+        raise CannotAnswer(f"{service} has said nothing yet as of {reader.projection.position}")
+    context = Context(
+        now=now, settings=settings, settings_hash=settings.fingerprint(), picture=picture,
+        read_to=reader.projection.position, readings=readings,
+    )  # fmt: skip
+    return wanted.answer(context, **asked)
+
+
+def _named(service: str, question: str) -> tuple[Service, Question]:
+    found = next((one for one in services() if one.name == service), None)
+    if found is None:
+        raise CannotAnswer(f"{service} is not installed here, and only its rules can answer; install it")
+    if question not in found.questions:
+        raise BadInput(f"{service} can't be asked {question!r}; there are: {', '.join(found.questions) or 'none'}")
+    return found, found.questions[question]
+
+
+async def _settings(reader: Reader, service: Service) -> ServiceSettings:
+    """The numbers that the service ran under at that moment."""
+    pattern = Ref(service.name, "settings", service.name).pattern
+    found = [raw for raw in await reader.log.load(pattern) if raw.sequence <= reader.projection.position]
+    adopted = heard(found[-1]) if found else None
+    values = getattr(adopted.fact, "values", None) if adopted is not None else None
+    if values is None:
+        raise CannotAnswer(
+            f"{service.name} has never run on this log as of {reader.projection.position}: nobody knows its limits; "
+            "start it with `spar up`"
+        )
+    return service.settings.model_validate(values)
+
+
+async def _picture(reader: Reader, service: Service, question: Question) -> Picture:
+    if service.picture is None:
+        raise CannotAnswer(f"{service.name} keeps no picture to answer from")
+    target = reader.projection.position
+    if question.hears:
+        picture = service.picture()
+        raws = [raw for pattern in question.hears for raw in await reader.log.load(pattern)]
+        _take(picture, sorted((raw for raw in raws if raw.sequence <= target), key=lambda raw: raw.sequence))
+        return picture
+    folder = cache_folder() / "pictures"
+    identity = await reader.identity()
+    picture, position = _restored(folder, service, identity, target)
+    async for batch in reader.log.follow(position) if position < target else _nothing():
+        _take(picture, [raw for raw in batch if raw.sequence <= target])
+        if batch and batch[-1].sequence >= target:
+            break
+    if target - position >= KEEP_AFTER:
+        _keep(folder, service, identity, target, picture)
+    return picture
+
+
+async def _nothing() -> Any:
+    for batch in list[list[Raw]]():
+        yield batch
+
+
+def _take(picture: Picture, raws: Sequence[Raw]) -> None:
+    for raw in raws:
+        one = heard(raw)
+        if one is not None:
+            picture.apply(one)
+
+
+def _stem(service: Service, identity: str) -> str:
+    return f"{service.name}-{identity}-{__version__}-{fingerprint()}"
+
+
+def _kept(folder: Path, service: Service, identity: str) -> list[tuple[int, Path]]:
+    found = []
+    for file in folder.glob(f"{_stem(service, identity)}-*.json") if folder.exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append((int(file.stem.rpartition("-")[2]), file))
+    return sorted(found)
+
+
+def _restored(folder: Path, service: Service, identity: str, target: int) -> tuple[Picture, int]:
+    assert service.picture is not None
+    for position, file in reversed(_kept(folder, service, identity)):
+        if position <= target:
+            # a copy that another command replaces in this moment, or of another build, is folded anew
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                picture = service.picture()
+                picture.load(json.loads(file.read_text()))
+                return picture, position
+    return service.picture(), 0
+
+
+def _keep(folder: Path, service: Service, identity: str, position: int, picture: Picture) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{os.getpid()}.tmp"
+    draft.write_text(json.dumps(picture.dump()))
+    os.replace(draft, folder / f"{_stem(service, identity)}-{position}.json")
+    for _, old in _kept(folder, service, identity)[:-KEEP_PICTURES]:
+        old.unlink(missing_ok=True)
