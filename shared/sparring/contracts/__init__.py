@@ -1,6 +1,7 @@
 """The published language: every fact and order, one module per owner."""
 
 import hashlib
+from functools import cache
 
 from sparring.contracts import (
     health,
@@ -12,7 +13,7 @@ from sparring.contracts import (
     sync,
     training_slots,
 )
-from sparring.contracts.base import FACTS, ORDERS, Fact, Message, Order, Part
+from sparring.contracts.base import FACTS, ORDERS, Fact, Message, Order, Part, registrations
 
 __all__ = [
     "FACTS",
@@ -35,5 +36,10 @@ __all__ = [
 
 def fingerprint() -> str:
     """Twelve hex digits that change with any message: agents and services with another one don't fit together."""
+    return _fingerprint(registrations())
+
+
+@cache
+def _fingerprint(_: int) -> str:
     names = sorted(cls.schema_name() for book in (FACTS, ORDERS) for cls in book.values())
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]

@@ -67,9 +67,17 @@ class Part(BaseModel):
 M = TypeVar("M", bound=Message)
 FACTS: dict[tuple[str, str, str], type[Fact]] = {}
 ORDERS: dict[tuple[str, str, str], type[Order]] = {}
+_registered = 0
+
+
+def registrations() -> int:
+    """How many messages were registered so far: what is computed over all of them holds until it rises."""
+    return _registered
 
 
 def _register(cls: type[Message]) -> None:
+    global _registered
+    _registered += 1
     place = (cls.owner, cls.entity, cls.__name__)
     book: dict[tuple[str, str, str], Any] = FACTS if issubclass(cls, Fact) else ORDERS
     known = book.get(place)
@@ -94,4 +102,5 @@ __all__ = [
     "Seconds",
     "Sha256",
     "datetime",
+    "registrations",
 ]
