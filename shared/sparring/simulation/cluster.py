@@ -140,6 +140,22 @@ class Cluster:
         """Virtual seconds more."""
         self.timeline.run(self.timeline.now + seconds)
 
+    def disturb(self, seconds: float) -> None:
+        """Something goes wrong for that long: bounds count from its end."""
+        if self.watcher is not None:
+            self.watcher.disturbed(self.timeline.now + seconds)
+
+    def unfolded(self) -> list[str]:
+        """Entities whose state, folded anew from the log, is another one."""
+        folded: dict[Ref, Any] = {}
+        for one in self.ledger.facts:
+            ref = ref_of(one.fact)
+            entity = self.ledger.known(ref)
+            if entity is not None:
+                folded[ref] = entity.decider.evolve(folded.get(ref, entity.decider.initial), one)
+        return [f"a fold is a fold: {ref} differs" for ref, entity in self.ledger.entities()
+                if entity.sequence and folded.get(ref) != entity.state]  # fmt: skip
+
     # ---- orders
 
     def publish(

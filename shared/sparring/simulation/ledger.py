@@ -110,15 +110,6 @@ class Ledger:
         if not self._keep:
             self._entities.pop(ref, None)
 
-    def refolded(self, ref: Ref) -> Any:
-        """The entity's state from its first fact on: equal to the one kept, or a fold is not pure."""
-        entity = self._entities[ref]
-        state = entity.decider.initial
-        for one in self.facts:
-            if ref_of(one.fact) == ref:
-                state = entity.decider.evolve(state, one)
-        return state
-
     def lines(self) -> Iterator[bytes]:
         """The log as bytes, a fact a line: what two runs of one seed have in common."""
         for one in self.facts:
