@@ -199,11 +199,15 @@ class Shell:
         probes = await self._serve_probes()
         tasks: list[asyncio.Task[Any]] = []
         try:
-            if not await self._connect():
+            if not await self._begin():
                 return self.exit_code
-            await self._adopt_settings()
             tasks = [asyncio.create_task(one) for one in self._coroutines()]
-            await self._subscribe()
+            try:
+                await self._subscribe()
+            except (nats.errors.Error, TimeoutError, OSError) as error:
+                self.log.error("the server went away during the start; the supervisor starts again", error=repr(error))
+                self.exit_code = 1
+                return self.exit_code
             self._unserved.set()
             self.log.info("serving", position=self.hearing.position, settings=self.settings_hash)
             for task in tasks:
@@ -225,33 +229,37 @@ class Shell:
         ]
         return ways + [worker(self) for worker in self.service.workers]
 
-    async def _connect(self) -> bool:
-        """Waits for the server as long as it takes: services start in any order."""
-        while not self.stopping.is_set():
-            try:
-                self.nc: Client = await self.broker.connect()
-                self.js: JetStreamContext = self.nc.jetstream(timeout=5)
-                for drift in await declare_topology(self.nc, replicas=self.options.replicas):
-                    self.log.error("the server's settings drifted", drift=str(drift))
-                break
-            except (nats.errors.Error, TimeoutError, OSError) as error:
-                self.log.warning("no server yet", url=self.options.nats, error=repr(error))
-                await asyncio.sleep(0.5)
-        if self.stopping.is_set():
-            return False
-        created = (await self.js.stream_info(EVENTS)).created
-        self.identity = str(created)
+    async def _begin(self) -> bool:
+        """Everything before the first message, each step until the server answers: services start in any order."""
         telemetry.set_up(self.service.name, self.replica)
+        for step in (self._connect, self._prepare, self._adopt_settings, self._declare_durables):
+            while not self.stopping.is_set():
+                try:
+                    await step()
+                    break
+                except (nats.errors.Error, TimeoutError, OSError, LogUnavailable, LostRace) as error:
+                    self.log.warning("no answer yet", url=self.options.nats, step=step.__name__, error=repr(error))
+                    await self.pause(0.5)
+        return not self.stopping.is_set()
+
+    async def _connect(self) -> None:
+        self.nc: Client = await self.broker.connect()
+        self.js: JetStreamContext = self.nc.jetstream(timeout=5)
+        for drift in await declare_topology(self.nc, replicas=self.options.replicas):
+            self.log.error("the server's settings drifted", drift=str(drift))
+
+    async def _prepare(self) -> None:
+        self.identity = str((await self.js.stream_info(EVENTS)).created)
         telemetry.salt_with(self.identity)
         self.store = EntityStore(JetStreamLog(self.nc))
         self.failures: KeyValue = await self.js.key_value(FAILURES)
         self.delivery = Delivery(self.failures.put, self.log)
         self.lease = Lease(self.nc, self.service.name, self.replica)
         self.artifacts: ArtifactStore = await open_store(self.options.artifacts, self.js)
-        self.hearing = self._hearing()
-        await self.hearing.prepare()
+        hearing = self._hearing()
+        await hearing.prepare()
+        self.hearing = hearing
         await self.readings.listen(self.nc)
-        return True
 
     def _hearing(self) -> Hearing:
         folder = self.options.data / self.service.name / self.replica
@@ -270,13 +278,16 @@ class Shell:
     async def _adopt_settings(self) -> None:
         await self.append(adoption(self.service, self.settings))
 
+    async def _declare_durables(self) -> None:
+        for durable in self.service.durables():
+            for drift in await declare_durable(self.js, durable):
+                self.log.error("a consumer's settings drifted", drift=str(drift))
+
     async def _subscribe(self) -> None:
         at_once = 1 if self.service.ordered else HANDLERS_AT_ONCE
         dispatch = Dispatch(self)
         self.broker.add_middleware(middleware_of(self.delivery))
         for durable in self.service.durables():
-            for drift in await declare_durable(self.js, durable):
-                self.log.error("a consumer's settings drifted", drift=str(drift))
 
             async def handle(message: Any) -> None:
                 await dispatch.on_message(message.raw_message)

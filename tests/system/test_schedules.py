@@ -43,7 +43,6 @@ from sparring.topology import declare_durable, declare_topology, declared_config
 
 COUNT = int(os.environ.get("SPARRING_SCHEDULES", "20"))
 SERVICES = ("training-slots", "sync")
-GOOD = Check(ok=True, games=10, positions=100, policy_coverage=1.0, mean_plies=10)
 
 
 class World:
@@ -102,6 +101,7 @@ class World:
 
     async def settled(self) -> list[Recorded]:
         async def quiet() -> bool:
+            self.revive()
             for one in services():
                 for durable in one.durables() if one.name in SERVICES else ():
                     try:
@@ -148,8 +148,9 @@ class Schedules(RuleBasedStateMachine):
     @rule(games=st.integers(1, 50))
     def record(self, games: int) -> None:
         task = f"t{len(self.world.sent)}"
+        check = Check(ok=True, games=games, positions=100, policy_coverage=1.0, mean_plies=10)
         self._send(RecordGames(batch=f"{task}-1", lane="hex", task=task, attempt=1, node="n1", model="", sha256="a" * 64,
-                               bytes=10, games=games, positions=100, check=GOOD))  # fmt: skip
+                               bytes=10, games=games, positions=100, check=check))  # fmt: skip
 
     @rule(back=st.integers(0, 20))
     def send_again(self, back: int) -> None:
