@@ -300,8 +300,10 @@ async def placement(stage: Stage) -> None:
         spec = TaskSpec(kind="export", lane="hex", seed=1, argv=ARGV, timeout_s=600.0)
         await stage.order(RequestTask(task=f"e{number}", spec=spec, by="pipeline"))
     started = await stage.asked(StartTask, 4)
-    for one in started:
+    for number, one in enumerate(started, start=1):
         await stage.order(ReportTaskStarted(task=one.task, attempt=one.attempt, node=one.node), f"start-{one.task}")
+        # a finish that overtakes its start is right too, but another story
+        await stage.happened(TaskStarted, number)
         await stage.order(
             ReportTaskFinished(task=one.task, attempt=one.attempt, node=one.node, seconds=1.0, files=(artifact("shard"),),
                                evidence={"positions": 100}), f"finish-{one.task}")  # fmt: skip
