@@ -1,3 +1,20 @@
 """The kernel and the SDK of Sparring: one log, folds over it, and services that only append facts."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparring.client import Client, connect
+
 __version__ = "0.1.0"
+__all__ = ["Client", "connect"]
+
+
+def __getattr__(name: str) -> Any:
+    """`sparring.connect` and `sparring.Client`, loaded when they are used: services need none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module("sparring.client"), name)

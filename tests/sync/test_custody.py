@@ -52,7 +52,7 @@ def order(task: str = "t", **more: Any) -> RecordGames:
 
 
 def recorded(task: str = "t", **more: Any) -> GamesRecorded:
-    return GamesRecorded.model_validate(order(task, **more).model_dump())
+    return GamesRecorded.model_validate(order(task, **more).model_dump(exclude={"url"}))
 
 
 def granted(task: str = "t") -> TransferGranted:
@@ -70,6 +70,12 @@ def joined(node: str = "n1", *, ephemeral: bool = False) -> NodeJoined:
 
 def test_a_batch_is_recorded_once() -> None:
     given(BATCH).when(record, order()).then_types(GamesRecorded).asked_again_changes_nothing(record, order())
+
+
+def test_games_that_the_recorder_stored_itself_are_judged_in_the_same_decision() -> None:
+    whole = order(url="nats://ARTIFACTS/x")
+    given(BATCH).when(record, whole, gathered=(SHA, 10)).then_types(GamesRecorded, BatchStored, BatchAdmitted)
+    given(BATCH).when(record, whole, gathered=(OTHER, 10)).then_types(GamesRecorded, BatchQuarantined)
 
 
 def test_a_record_without_games_is_refused() -> None:

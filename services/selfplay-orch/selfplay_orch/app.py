@@ -3,25 +3,28 @@
 from selfplay_orch.core.limits import BOOST, boost
 from selfplay_orch.core.picture import WorkPicture
 from selfplay_orch.core.plan import plan
-from selfplay_orch.core.task import TASK, cancel, failed, finished, request, started
+from selfplay_orch.core.questions import can_schedule, can_spawn, denials, estimate
+from selfplay_orch.core.task import TASK, cancel, failed, finished, open_own, request, started
 from selfplay_orch.read_models.tasks import TASKS
 from selfplay_orch.settings import Settings
 from sparring.contracts.selfplay_orch import (
     BoostLane,
     CancelTask,
+    OpenTask,
     ReportTaskFailed,
     ReportTaskFinished,
     ReportTaskStarted,
     RequestTask,
 )
 from sparring.decider import Command
-from sparring.service import Service
+from sparring.service import Question, Service
 
 SERVICE = Service(
     name="selfplay-orch",
     settings=Settings,
     commands=[
         Command(RequestTask, TASK, request, mints=True),
+        Command(OpenTask, TASK, open_own, mints=True),
         Command(ReportTaskStarted, TASK, started),
         Command(ReportTaskFinished, TASK, finished),
         Command(ReportTaskFailed, TASK, failed),
@@ -31,4 +34,10 @@ SERVICE = Service(
     picture=WorkPicture,
     plan=plan,
     read_models=[TASKS],
+    questions={
+        "can_spawn": Question(can_spawn),
+        "can_schedule": Question(can_schedule),
+        "estimate": Question(estimate),
+        "denials": Question(denials),
+    },
 )

@@ -15,7 +15,7 @@ SERVICE = Service(
     name="sync",
     settings=Settings,
     commands=[
-        Command(RecordGames, BATCH, record, mints=True),
+        Command(RecordGames, BATCH, record, mints=True, gather=digest_of),
         Command(ReportStored, BATCH, stored, gather=digest_of),
         Command(ReportTransferFailed, BATCH, failed),
         Command(SyncNow, BATCH, hasten),

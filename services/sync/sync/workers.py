@@ -6,13 +6,15 @@ import asyncio
 from typing import Any
 
 from sparring.artifacts import ArtifactMissing, StoreUnavailable
-from sparring.contracts.sync import ReportStored, SealDataset
+from sparring.contracts.sync import RecordGames, ReportStored, SealDataset
 
 SWEEP_S = 5.0
 
 
-async def digest_of(order: ReportStored, shell: Any) -> tuple[str, int] | None:
+async def digest_of(order: ReportStored | RecordGames, shell: Any) -> tuple[str, int] | None:
     """SHA-256 and bytes of what lies in the store; None when nothing does."""
+    if not order.url:
+        return None
     try:
         found: tuple[str, int] = await shell.artifacts.digest(order.url)
     except ArtifactMissing:

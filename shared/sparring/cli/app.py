@@ -6,15 +6,16 @@ from collections.abc import Callable
 
 import typer
 
-from sparring.cli import control, dlq, doctor, events, health, questions, settings, slots, sql, status, up, why
+from sparring.cli import control, dlq, doctor, events, health, questions, settings, slots, sql, status, up, why, work
 from sparring.cli.agent import agent
 from sparring.cli.common import AsJson, At, Data, Nats
 from sparring.cli.sprt import sprt
+from sparring.cli.with_slot import with_slot
 
 HELP = "Sparring: a coordination plane for self-play training. One log; every command is a reader of it."
 # in the order in which `spar --help` lists them
 COMMANDS: tuple[Callable[..., None], ...] = (
-    up.up, status.status, why.why, status.nodes, questions.tasks, status.models, status.data, questions.datasets,
+    up.up, status.status, why.why, status.nodes, status.data, questions.datasets,
     health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, sprt,
     settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, control.rollback,
 )  # fmt: skip
@@ -24,6 +25,14 @@ def lanes(context: typer.Context, nats: Nats = None, data: Data = None, at: At =
     """Each lane: iteration, stage, what it waits for, games, model, Elo; `add FILE` registers lanes."""
     if context.invoked_subcommand is None:
         status.lanes(nats, data, at, as_json)
+
+
+def models(
+    context: typer.Context, nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False
+) -> None:
+    """Each model: its gate's verdict, its rating in the lane's pool, what was measured of it; `get LANE` fetches one."""
+    if context.invoked_subcommand is None:
+        status.models(nats, data, at, as_json)
 
 
 def build() -> typer.Typer:
@@ -37,6 +46,16 @@ def build() -> typer.Typer:
     of_lanes.callback(invoke_without_command=True)(lanes)
     of_lanes.command("add")(control.add_lanes)
     app.add_typer(of_lanes, name="lanes")
+    # what follows `--` is another program's command line
+    with_command = {"allow_extra_args": True, "ignore_unknown_options": False}
+    app.command("submit", context_settings=with_command)(work.submit)
+    app.command("with-slot", context_settings=with_command)(with_slot)
+    of_models = typer.Typer(invoke_without_command=True)
+    of_models.callback(invoke_without_command=True)(models)
+    of_models.command("get")(work.get_model)
+    app.add_typer(of_models, name="models")
+    app.add_typer(work.tasks_app, name="tasks")
+    app.add_typer(work.record_app, name="record")
     app.add_typer(slots.app, name="slots")
     app.add_typer(dlq.app, name="dlq")
     return app

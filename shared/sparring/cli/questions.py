@@ -20,12 +20,6 @@ class Question:
     empty: str
 
 
-TASKS = Question(
-    "select * from orch_tasks where ($lane = '' or lane = $lane) and ($state = '' or state = $state) "
-    "order by last_sequence desc limit $most",
-    ("task", "kind", "lane", "state", "node", "attempt", "requested_at:requested", "seconds", "reason"),
-    "no tasks yet",
-)
 ALARMS = Question(
     "select * from health_alarms where $all or state = 'raised' order by raised_at desc",
     ("alarm", "about", "severity", "text", "remedy", "times", "raised_at:raised", "state"),
@@ -57,19 +51,6 @@ def answer(
         return
     table(rows, question.columns, empty=question.empty)
     footer(as_of)
-
-
-def tasks(
-    nats: Nats = None,
-    data: Data = None,
-    at: At = None,
-    as_json: AsJson = False,
-    lane: Annotated[str, typer.Option(help="Only this lane's.")] = "",
-    state: Annotated[str, typer.Option(help="Only tasks in this state.")] = "",
-    most: Annotated[int, typer.Option(help="How many, newest first.")] = 30,
-) -> None:
-    """The newest tasks: what runs where, and why what failed did."""
-    answer(TASKS, nats, data, at, as_json, "tasks", lane=lane, state=state, most=most)
 
 
 def alarms(

@@ -1,4 +1,4 @@
-"""`spar why LANE`: where the lane is, and why."""
+"""`spar why LANE|TASK|NODE`: where it stands, and why."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparring.cli import why_task
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, with_reader
 from sparring.errors import BadInput
 from sparring.reader import Reader
@@ -30,7 +31,7 @@ order by number desc limit 3
 
 
 def why(
-    lane: Annotated[str, typer.Argument(help="The lane.")],
+    name: Annotated[str, typer.Argument(help="A lane, a task or a node.")],
     nats: Nats = None,
     data: Data = None,
     at: At = None,
@@ -38,32 +39,47 @@ def why(
 ) -> None:
     """Stage, since, what is awaited, from whom, until when; the last decisions with their numbers."""
 
-    async def ask(reader: Reader) -> dict[str, Any]:
+    async def ask(reader: Reader) -> tuple[str, dict[str, Any]]:
         known = [row["lane"] for row in reader.rows("select lane from pipeline_lanes order by lane")]
-        if lane not in known:
-            raise BadInput(f"LANE = {lane!r} is not registered; there are: {', '.join(known) or 'none'}")
-        current = reader.rows(CURRENT, [lane])
-        readings = {} if at else await reader.readings()
-        up = sorted({one.data.service for one in readings.values() if hasattr(one.data, "service") and one.age_s < 15})
-        paused = reader.rows("select paused from pipeline_lanes where lane = ?", [lane])[0]["paused"]
-        return {
-            "lane": lane,
-            "paused": paused,
-            "now": current[0] if current else None,
-            "services_up": up,
-            "tasks": reader.rows(RUNNING, [lane]),
-            "decisions": reader.rows(DECISIONS, [lane]),
-            "denials": reader.rows(DENIALS, [lane]),
-            "back_pressure": reader.rows(PRESSURE, [lane]),
-            "closed": reader.rows(CLOSED, [lane]),
-        }
+        if name in known:
+            return "lane", await of_lane(reader, name, at)
+        task = await why_task.of_task(reader, name, at)
+        if task is not None:
+            return "task", task
+        node = await why_task.of_node(reader, name, at)
+        if node is not None:
+            return "node", node
+        nodes = [row["node"] for row in reader.rows("select node from health_nodes order by node")]
+        raise BadInput(
+            f"{name!r} is no lane, task or node; lanes: {', '.join(known) or 'none'}; nodes: {', '.join(nodes[:20]) or 'none'}; "
+            "tasks: see spar tasks"
+        )
 
-    found, as_of = with_reader(nats, data, at, ask)
+    (what, found), as_of = with_reader(nats, data, at, ask)
     if as_json:
         print_json(as_of, **found)
         return
-    _say(found, asked_then=at is not None)
+    say = {"lane": _say, "task": why_task.say_task, "node": why_task.say_node}[what]
+    say(found, asked_then=at is not None)
     footer(as_of)
+
+
+async def of_lane(reader: Reader, lane: str, at: str | None) -> dict[str, Any]:
+    current = reader.rows(CURRENT, [lane])
+    readings = {} if at else await reader.readings()
+    up = sorted({one.data.service for one in readings.values() if hasattr(one.data, "service") and one.age_s < 15})
+    paused = reader.rows("select paused from pipeline_lanes where lane = ?", [lane])[0]["paused"]
+    return {
+        "lane": lane,
+        "paused": paused,
+        "now": current[0] if current else None,
+        "services_up": up,
+        "tasks": reader.rows(RUNNING, [lane]),
+        "decisions": reader.rows(DECISIONS, [lane]),
+        "denials": reader.rows(DENIALS, [lane]),
+        "back_pressure": reader.rows(PRESSURE, [lane]),
+        "closed": reader.rows(CLOSED, [lane]),
+    }
 
 
 def _say(found: dict[str, Any], *, asked_then: bool) -> None:

@@ -57,6 +57,7 @@ class TaskSpec(Part):
     gpu: bool = False
     memory_bytes: Count = 0
     disk_bytes: Count = 0
+    outside: bool = Field(default=False, description="runs in the process of whoever opened it, is never placed")
 
 
 class Term(Part):

@@ -128,6 +128,15 @@ class RequestTask(Order, owner="selfplay-orch", entity="task", key="task"):
     expires_s: Seconds | None = None
 
 
+class OpenTask(Order, owner="selfplay-orch", entity="task", key="task"):
+    """Records work that runs in the caller's own process: requested and started at once, never placed, never retried."""
+
+    task: Name
+    spec: TaskSpec
+    by: Name
+    node: Name = Field(description="where the caller runs")
+
+
 class ReportTaskStarted(Order, owner="selfplay-orch", entity="task", key="task"):
     task: Name
     attempt: Count

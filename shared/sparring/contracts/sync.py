@@ -149,6 +149,7 @@ class RecordGames(Order, owner="sync", entity="batch", key="batch"):
     games: Count
     positions: Count
     check: Check
+    url: str = Field(default="", description="where the recorder stored it itself: no node has it, none uploads it")
 
 
 class ReportStored(Order, owner="sync", entity="batch", key="batch"):

@@ -28,7 +28,7 @@ create table if not exists pipeline_lanes (
 create table if not exists pipeline_iterations (
     iteration varchar primary key, lane varchar, number bigint, stage varchar, since timestamptz, awaits varchar,
     owner varchar, deadline_at timestamptz, games bigint, positions bigint, model varchar, outcome varchar,
-    reason varchar, opened_at timestamptz, closed_at timestamptz, attempt bigint, last_sequence bigint
+    reason varchar, opened_at timestamptz, closed_at timestamptz, attempt bigint, last_sequence bigint, shards json
 );
 """
 
@@ -100,6 +100,15 @@ from (
 where pipeline_iterations.iteration = c.iteration
 """
 
+EXPORTED = """
+update pipeline_iterations set shards = e.shards
+from (
+    select data->>'$.iteration' iteration, arg_max(data->'$.shards', sequence) shards
+    from facts where type = 'ExportFinished' group by 1
+) e
+where pipeline_iterations.iteration = e.iteration
+"""
+
 TRAINED = """
 update pipeline_iterations set model = data->>'$.model' from facts
 where type = 'TrainingFinished' and pipeline_iterations.iteration = data->>'$.iteration'
@@ -128,7 +137,7 @@ MOVES = (
 
 LOOP = ReadModel(
     "pipeline",
-    2,
+    3,
     TABLES + STEPS,
     [
         on(LaneRegistered, LaneEdited, sql=LANES),
@@ -137,6 +146,7 @@ LOOP = ReadModel(
         on(*MOVES, sql=MOVED),
         on(*MOVES, StageRetried, StageExtended, sql=DEADLINES),
         on(CollectionFinished, sql=COLLECTED),
+        on(ExportFinished, sql=EXPORTED),
         on(TrainingFinished, sql=TRAINED),
         on(StageRetried, StageExtended, TrainingInterrupted, sql=RETRIED),
         on(IterationClosed, sql=CLOSED),

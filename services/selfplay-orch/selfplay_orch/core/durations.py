@@ -35,6 +35,10 @@ class Durations:
             played.append((games, seconds))
             del played[:-LEAST]
 
+    def measured(self, kind: str, lane: str, node_class: str) -> int:
+        """How many finished tasks an estimate would rest on; below 3 it is the kind's default."""
+        return len(self._seconds.get(f"{kind} {lane} {node_class}", []))
+
     def estimate(self, kind: str, lane: str, node_class: str, default_s: float) -> tuple[float, float]:
         """Mean and p90 of the last finished tasks × 1.2, in seconds; the kind's default with fewer than 3."""
         known = self._seconds.get(f"{kind} {lane} {node_class}", [])

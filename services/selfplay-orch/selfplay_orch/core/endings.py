@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from selfplay_orch.core.look import Look
@@ -22,6 +23,10 @@ def endings(look: Look) -> Iterable[Action]:
         ending = _ending(look, name, task)
         if ending is not None:
             yield _on_task(name, task, ending)
+    for name, task in look.all.outside.items():
+        reason = _out_of_time(look, task)
+        if reason:
+            yield _on_task(name, task, partial(failure, name, ctx=look.ctx, reason=reason))
 
 
 def _ending(look: Look, name: str, task: Task) -> Ending | None:

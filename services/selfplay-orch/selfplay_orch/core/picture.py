@@ -22,7 +22,7 @@ from selfplay_orch.core.limits import (
 )
 from selfplay_orch.core.task import Task, evolve
 from sparring.contracts import health, lifecycle, pipeline, sync
-from sparring.contracts.selfplay_orch import TaskAssigned, TaskCancelled, TaskFailed, TaskFinished
+from sparring.contracts.selfplay_orch import TaskAssigned, TaskCancelled, TaskFailed, TaskFinished, TaskRequested
 from sparring.decider import Recorded
 
 VERDICTS_KEPT = 10
@@ -49,6 +49,7 @@ class Everything:
     """`clock` is the fair order's virtual time; `lives` are seconds that ephemeral nodes lived."""
 
     tasks: dict[str, Task] = field(default_factory=dict)
+    outside: dict[str, Task] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     seats: dict[str, Seats] = field(default_factory=dict)
     quotas: dict[str, Quota] = field(default_factory=dict)
@@ -124,6 +125,9 @@ class WorkPicture:
 
     def _task(self, recorded: Recorded) -> None:
         fact = recorded.fact
+        if fact.id in self.all.outside or (isinstance(fact, TaskRequested) and fact.spec.outside):
+            self._outside(recorded)
+            return
         before = self.all.tasks.get(fact.id, Task())
         task = evolve(before, recorded)
         match fact:
@@ -140,6 +144,15 @@ class WorkPicture:
             self.all.tasks[fact.id] = task
         else:
             self.all.tasks.pop(fact.id, None)
+
+    def _outside(self, recorded: Recorded) -> None:
+        """Work in its caller's own process takes no seat; only its timeout can end it."""
+        name = recorded.fact.id
+        task = evolve(self.all.outside.get(name, Task()), recorded)
+        if task.open:
+            self.all.outside[name] = task
+        else:
+            self.all.outside.pop(name, None)
 
     def _placed(self, task: Task, node: str, at: datetime) -> None:
         assert task.spec is not None

@@ -11,6 +11,7 @@ from sparring.contracts.base import Fact
 from sparring.contracts.parts import TaskSpec
 from sparring.contracts.selfplay_orch import (
     CancelTask,
+    OpenTask,
     ReportTaskFailed,
     ReportTaskFinished,
     ReportTaskStarted,
@@ -107,6 +108,22 @@ def request(order: RequestTask, task: Task, ctx: Context) -> list[Fact]:
     ]
 
 
+OUTSIDE = "outside"
+
+
+def open_own(order: OpenTask, task: Task, ctx: Context) -> list[Fact]:
+    """Work in the caller's own process: it runs from here on, until its report or its timeout."""
+    if task.state:
+        return []
+    timeout_s = order.spec.timeout_s or ctx.settings.kind(order.spec.kind).timeout_s
+    spec = order.spec.model_copy(update={"timeout_s": timeout_s, "outside": True})
+    return [
+        TaskRequested(task=order.task, spec=spec, by=order.by, max_attempts=1),
+        TaskAssigned(task=order.task, attempt=1, node=order.node, boot=OUTSIDE, seat_limit=0),
+        TaskStarted(task=order.task, attempt=1, node=order.node),
+    ]
+
+
 def started(order: ReportTaskStarted, task: Task, ctx: Context) -> list[Fact]:  # noqa: ARG001
     if task.state != "assigned" or order.attempt != task.attempt or order.node != task.node:
         return []
@@ -157,8 +174,9 @@ def orphan(name: str, task: Task, ctx: Context, reason: str) -> list[Fact]:
 
 
 def used_up(task: Task, ctx: Context) -> bool:
-    """Attempts that started count; a task that never gets to start is given up after many assignments."""
-    return task.used >= task.max_attempts or task.attempt >= ctx.settings.most_assignments
+    """Attempts that started count; a task that never gets to start is given up after many assignments.
+    Nobody but its caller can run an outside task again."""
+    return task.boot == OUTSIDE or task.used >= task.max_attempts or task.attempt >= ctx.settings.most_assignments
 
 
 def _abandoned(name: str, task: Task, reason: str) -> TaskAbandoned:

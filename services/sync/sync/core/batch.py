@@ -83,14 +83,18 @@ def evolve(batch: Batch, recorded: Recorded) -> Batch:
 BATCH = Decider("sync", "batch", Batch(), evolve)
 
 
-def record(order: RecordGames, batch: Batch, ctx: Context) -> list[Fact]:  # noqa: ARG001
-    """A batch exists from here on; a record without evidence is refused."""
+def record(order: RecordGames, batch: Batch, ctx: Context) -> list[Fact]:
+    """A batch exists from here on; a record without evidence is refused. One that lies in the store is judged at once."""
     if batch.state:
         return []
     reason = _no_evidence(order)
     if reason:
         return [GamesRefused(batch=order.batch, lane=order.lane, reason=reason)]
-    return [GamesRecorded.model_validate(order.model_dump())]
+    recorded = GamesRecorded.model_validate(order.model_dump(exclude={"url"}))
+    if not order.url:
+        return [recorded]
+    report = ReportStored(batch=order.batch, node=order.node, url=order.url, sha256=order.sha256, bytes=order.bytes)
+    return [recorded, *stored(report, evolve(batch, Recorded(0, ctx.now, recorded)), ctx)]
 
 
 def _no_evidence(order: RecordGames) -> str:

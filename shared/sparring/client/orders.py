@@ -1,4 +1,4 @@
-"""The SDK: orders that are not lost, questions that say as of when; nothing of NATS to know."""
+"""Orders that are not lost: on disk before they are sent, and until the server has them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import nats.errors
 from nats.aio.client import Client as Nats
 from nats.js.errors import Error as JetStreamError
 
 from sparring import clock
-from sparring.contracts.base import Fact, Order
+from sparring.contracts.base import Order
 from sparring.decider import Recorded
-from sparring.envelope import encode_order, recorded
+from sparring.envelope import ORDER, encode_order, recorded
 from sparring.errors import BadInput, LogUnavailable
-from sparring.hearing import heard
 from sparring.log.jetstream import JetStreamLog
 from sparring.place import Place, find
-from sparring.reader import Reader, connect
+from sparring.reader import connect
 from sparring.streams import COMMANDS
 from sparring.subjects import ref_of
 
@@ -34,8 +32,8 @@ def default_outbox() -> Path:
     return Path(home) / "sparring" / "outbox"
 
 
-class Client:
-    """`async with Client(data=".sparring") as client: …`; every question takes `at=`.
+class Orders:
+    """A connection that is made when it is needed, and an outbox.
 
     An order is on disk before it is sent and stays there until the server has it: `done` then, `spooled` before.
     """
@@ -88,21 +86,26 @@ class Client:
 
         Raises LogUnavailable when the server does not take the order.
         """
-        nc = await self._connected()
-        id = clock.new_id()
-        subject, headers, body = encode_order(order, id, now=clock.now(), source="client")
-        try:
-            await nc.jetstream(timeout=5).publish(subject, body, headers=headers, stream=COMMANDS)
-        except (nats.errors.Error, JetStreamError, TimeoutError, OSError) as error:
-            raise LogUnavailable(f"{subject} was not acknowledged: {error!r}") from error
-        log, pattern = JetStreamLog(nc), ref_of(order).pattern
+        log, pattern = JetStreamLog(await self._connected()), ref_of(order).pattern
+        before = await log.last(pattern)
+        id = await self.publish(order)
         end = asyncio.get_running_loop().time() + within_s
         while asyncio.get_running_loop().time() < end:
-            found = [raw for raw in await log.load(pattern) if raw.headers.get("Sparring-Order") == id]
+            found = [raw for raw in await log.load(pattern, before) if raw.headers.get(ORDER) == id]
             if found:
                 return [recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at) for raw in found]
             await asyncio.sleep(0.05)
         return []
+
+    async def publish(self, order: Order, *, expires_s: float | None = None) -> str:
+        """Sends the order past the outbox, for what is worthless later; returns its id. Raises LogUnavailable."""
+        nc, id = await self._connected(), clock.new_id()
+        subject, headers, body = encode_order(order, id, now=clock.now(), source="client", expires_s=expires_s)
+        try:
+            await nc.jetstream(timeout=5).publish(subject, body, headers=headers, stream=COMMANDS)
+        except (nats.errors.Error, JetStreamError, TimeoutError, OSError) as error:
+            raise LogUnavailable(f"{subject} was not acknowledged: {error!r}") from error
+        return id
 
     def _spool(self, subject: str, headers: dict[str, str], body: bytes) -> None:
         self._outbox.mkdir(parents=True, exist_ok=True)
@@ -120,44 +123,14 @@ class Client:
             return 0
         js = (await self._connected()).jetstream(timeout=5)
         for file in waiting:
-            order = json.loads(file.read_text())
+            try:
+                order = json.loads(file.read_text())
+            except FileNotFoundError:
+                # another process of this user has sent it in this moment
+                continue
             try:
                 await js.publish(order["subject"], order["body"].encode(), headers=order["headers"], stream=COMMANDS)
             except (nats.errors.Error, JetStreamError, TimeoutError, OSError) as error:
                 raise LogUnavailable(f"{order['subject']} was not acknowledged: {error!r}") from error
             file.unlink(missing_ok=True)
         return len(waiting)
-
-    # ---- questions
-
-    @contextlib.asynccontextmanager
-    async def read(self, at: str | int | None = None) -> AsyncIterator[Reader]:
-        """All services' tables at one moment: `async with client.read(at=48213) as tables: tables.rows("select …")`."""
-        await self._connected()
-        assert self.place is not None
-        async with await Reader.open(self.place, None if at is None else str(at)) as reader:
-            yield reader
-
-    async def rows(self, sql: str, parameters: Sequence[Any] = (), at: str | int | None = None) -> list[dict[str, Any]]:
-        async with self.read(at) as reader:
-            return reader.rows(sql, parameters)
-
-    async def subscribe(
-        self, *classes: type[Fact], lane: str = "", since: int | None = None
-    ) -> AsyncIterator[Recorded]:
-        """Facts of the classes (all without any) as they happen, from the sequence `since` on, else from now."""
-        log = JetStreamLog(await self._connected())
-        start = await log.end() if since is None else since - 1
-        async for batch in log.follow(start):
-            for raw in batch:
-                one = heard(raw)
-                if one is None or (classes and not isinstance(one.fact, classes)):
-                    continue
-                if not lane or lane_of(one) == lane:
-                    yield one
-
-
-def lane_of(one: Recorded) -> str:
-    """The lane that a fact is about; '' when it is about none."""
-    lane = getattr(one.fact, "lane", "") or getattr(getattr(one.fact, "spec", None), "lane", "")
-    return str(lane) or one.correlation.rpartition("-")[0]

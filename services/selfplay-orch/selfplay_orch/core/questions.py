@@ -1,0 +1,122 @@
+"""What the planner can be asked: the same checks and the same table of durations, without a side effect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selfplay_orch.core import admission
+from selfplay_orch.core.admission import Answer, Wish, first_no
+from selfplay_orch.core.durations import LEAST
+from selfplay_orch.core.look import Look
+from selfplay_orch.core.placement import best_node
+from sparring.contracts.lanes import KindNeeds, LaneSpec
+from sparring.decider import Context
+from sparring.errors import BadInput, CannotAnswer
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean and p90 of the last finished tasks in seconds, with a fifth on top; `measured` below 3: the kind's default."""
+
+    kind: str
+    lane: str
+    node_class: str
+    mean_s: float
+    p90_s: float
+    measured: int
+
+
+@dataclass(frozen=True)
+class Slotting:
+    """Whether and where a task would be placed now, and how long it would take there."""
+
+    allowed: bool
+    node: str = ""
+    reason: str = ""
+    actual: float = 0.0
+    limit: float = 0.0
+    mean_s: float = 0.0
+    p90_s: float = 0.0
+
+
+def can_spawn(ctx: Context, *, kind: str, node: str) -> Answer:
+    """Whether a task of the kind may be placed on the node now. Raises BadInput for a node that never joined,
+    CannotAnswer when nothing forbids it but its readings are not known."""
+    look = Look(ctx)
+    if node not in look.all.nodes:
+        raise BadInput(f"node = {node!r} never joined; there are: {', '.join(sorted(look.all.nodes)) or 'none'}")
+    answer = admission.can_spawn(kind, node, ctx)
+    if answer.allowed:
+        known(look, node)
+    return answer
+
+
+def known(look: Look, node: str) -> None:
+    """Raises CannotAnswer when the node's readings are missing or old: no check may pass for want of a number."""
+    beat, limit = look.beat(node), look.settings.reading_known_s
+    if beat is None or beat.age_s > limit:
+        age = "there is none" if beat is None else f"the last one is {beat.age_s:.0f} s old"
+        raise CannotAnswer(
+            f"nothing in the facts forbids it, but disk, memory and CPU of node {node} are unknown: {age}, "
+            f"readings count for {limit:g} s and are not kept; ask about now while the node beats"
+        )
+
+
+def can_schedule(ctx: Context, *, kind: str, lane: str, seconds: float | None = None) -> Slotting:
+    """Whether a task of the kind for the lane would be placed now, and be done in time. `seconds` overrides how long it
+    is expected to take. Raises BadInput for a lane that is not registered or offers no such kind."""
+    look = Look(ctx)
+    spec = spec_of(look, kind, lane)
+    needs = spec.needs.get(kind, KindNeeds())
+    wish = Wish(kind, lane, needs.gpu, needs.memory_bytes, needs.disk_bytes)
+    node, denial, _ = best_node(look, wish)
+    if denial is not None:
+        return Slotting(False, "", denial.reason, denial.actual, denial.limit)
+    known(look, node)
+    mean_s, p90_s = look.estimate(kind, lane, look.all.nodes[node])
+    mean_s, p90_s = (mean_s, p90_s) if seconds is None else (seconds, seconds)
+    left = min(look.life_left(look.all.nodes[node]), look.settings.kind(kind).timeout_s)
+    if p90_s > left:
+        return Slotting(False, node, "longer than it may run", p90_s, left, mean_s, p90_s)
+    return Slotting(True, node, mean_s=mean_s, p90_s=p90_s)
+
+
+def estimate(ctx: Context, *, kind: str, lane: str, node: str = "") -> Estimate:
+    """How long a task takes: on the node, else on the slowest class of nodes that could run it."""
+    look = Look(ctx)
+    spec_of(look, kind, lane)
+    if node and node not in look.all.nodes:
+        raise BadInput(f"node = {node!r} never joined; there are: {', '.join(sorted(look.all.nodes)) or 'none'}")
+    nodes = [look.all.nodes[node]] if node else [one for one in look.all.nodes.values() if one.usable]
+    if not nodes:
+        raise CannotAnswer("no node is healthy: nobody knows on what it would run; name a node")
+    found = []
+    for one in nodes:
+        mean_s, p90_s = look.estimate(kind, lane, one)
+        measured = look.picture.durations.measured(kind, lane, one.node_class)
+        found.append(Estimate(kind, lane, one.node_class, mean_s, p90_s, measured))
+    return max(found, key=lambda one: (one.measured >= LEAST, one.p90_s))
+
+
+def spec_of(look: Look, kind: str, lane: str) -> LaneSpec:
+    registered = look.all.lanes.get(lane)
+    if registered is None or registered.spec is None:
+        there = sorted(name for name, one in look.all.lanes.items() if one.spec is not None)
+        raise BadInput(f"lane = {lane!r} is not registered; there are: {', '.join(there) or 'none'}")
+    if kind not in registered.spec.commands:
+        offered = ", ".join(sorted(registered.spec.commands))
+        raise BadInput(f"kind = {kind!r}: lane {lane} offers {offered}; add commands.{kind} to its lane file")
+    spec: LaneSpec = registered.spec
+    return spec
+
+
+def denials(ctx: Context, *, node: str, kinds: tuple[str, ...] = ()) -> dict[str, Answer]:
+    """What each kind would be told on the node now; '' as reason where it would be placed."""
+    look = Look(ctx)
+    if node not in look.all.nodes:
+        raise BadInput(f"node = {node!r} never joined; there are: {', '.join(sorted(look.all.nodes)) or 'none'}")
+    found = {}
+    for kind in kinds or tuple(name for name in look.settings.kinds if name != "other"):
+        denial = first_no(look, Wish(kind), node, look.all.nodes[node])
+        found[kind] = Answer(True) if denial is None else Answer(False, denial.reason, denial.actual, denial.limit)
+    return found
