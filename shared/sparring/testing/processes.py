@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -37,6 +39,25 @@ def _serve(where: str, argv: Sequence[str], fault: str, environ: Mapping[str, st
     faults.arm(fault)
     module, _, name = where.partition(":")
     run(getattr(importlib.import_module(module), name), list(argv))
+
+
+def _call(file: str, function: str, arguments: Sequence[object], log_file: str) -> None:
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    asyncio.run(getattr(module, function)(*arguments))
+
+
+def call(file: Path, function: str, *arguments: object, log: Path) -> ForkServerProcess:
+    """Runs the coroutine function of a test's file in a process of its own, which can be killed."""
+    process = _context().Process(target=_call, args=(str(file), function, arguments, str(log)), daemon=True)
+    process.start()
+    return process
 
 
 @dataclass
