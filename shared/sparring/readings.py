@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nats.aio.client import Client
@@ -14,18 +15,31 @@ from sparring.contracts.readings import Heartbeat, ServiceBeat, TaskProgress
 from sparring.decider import Reading, Watch
 
 KEPT_S = 900.0
+SWEEP_S = 60.0
+
+
+@dataclass(slots=True)
+class _Heard:
+    """A reading as it came; most are replaced before anybody asks what they say."""
+
+    kind: type[Heartbeat | ServiceBeat | TaskProgress]
+    body: bytes
+    at: float
+    data: Any = None
+    broken: bool = False
 
 
 class Readings:
-    """Hears `tel.>`; knows since when it has been listening without a break."""
+    """Hears telemetry; knows since when it has been listening without a break."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[Any, float]] = {}
-        self._started = self._connected = time.monotonic()
+        self._last: dict[str, _Heard] = {}
+        self._started = self._connected = self._swept = time.monotonic()
         self.broken = 0
 
-    async def listen(self, nc: Client) -> None:
-        await nc.subscribe("tel.>", cb=self._hear)
+    async def listen(self, nc: Client, subjects: Sequence[str]) -> None:
+        for subject in subjects:
+            await nc.subscribe(subject, cb=self._hear)
 
     def reconnected(self) -> None:
         """Silence before this moment proves nothing."""
@@ -33,22 +47,47 @@ class Readings:
 
     async def _hear(self, message: Msg) -> None:
         kind = kind_of(message.subject)
-        if kind is None:
-            return
-        try:
-            self._last[message.subject] = (kind.model_validate_json(message.data), time.monotonic())
-        except ValidationError:
-            self.broken += 1
+        if kind is not None:
+            self._last[message.subject] = _Heard(kind, message.data, time.monotonic())
 
     def now(self) -> Mapping[str, Reading]:
+        """A view, not a copy: ages are as of this call, each reading is decoded when it is first asked for."""
         clock = time.monotonic()
-        for subject in [s for s, (_, heard) in self._last.items() if clock - heard > KEPT_S]:
-            del self._last[subject]
-        return {subject: Reading(data, clock - heard) for subject, (data, heard) in self._last.items()}
+        if clock - self._swept > SWEEP_S:
+            self._swept = clock
+            self._last = {subject: one for subject, one in self._last.items() if clock - one.at <= KEPT_S}
+        return _View(self, self._last, clock)
+
+    def decoded(self, one: _Heard) -> bool:
+        """Whether the reading says something that this build understands."""
+        if one.data is None and not one.broken:
+            try:
+                one.data = one.kind.model_validate_json(one.body)
+            except ValidationError:
+                one.broken = True
+                self.broken += 1
+        return not one.broken
 
     def watch(self, connected: bool) -> Watch:
         clock = time.monotonic()
         return Watch(clock - self._connected if connected else 0.0, clock - self._started)
+
+
+class _View(Mapping[str, Reading]):
+    def __init__(self, readings: Readings, last: Mapping[str, _Heard], clock: float) -> None:
+        self._readings, self._last, self._clock = readings, last, clock
+
+    def __getitem__(self, subject: str) -> Reading:
+        one = self._last[subject]
+        if not self._readings.decoded(one):
+            raise KeyError(subject)
+        return Reading(one.data, max(0.0, self._clock - one.at))
+
+    def __iter__(self) -> Iterator[str]:
+        return (subject for subject, one in self._last.items() if self._readings.decoded(one))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def kind_of(subject: str) -> type[Heartbeat | ServiceBeat | TaskProgress] | None:

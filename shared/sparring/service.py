@@ -56,6 +56,7 @@ class Service:
     at least every `tick_s` seconds. It is level-triggered: it looks at the picture, never at what happened last.
     `traces` names the facts that close an iteration: its root span is written then.
     `workers` are coroutines of the shell for I/O that no message starts.
+    `readings` are the telemetry subjects whose last readings its decisions look at; nothing else is heard.
     `handler_s` is how long one order may take. `ordered` handles one message at a time: a later one waits until the
     earlier one is handled or given up.
     """
@@ -68,6 +69,7 @@ class Service:
     tick_s: float = 1.0
     reactions: Sequence[Reaction] = ()
     read_models: Sequence[ReadModel] = ()
+    readings: Sequence[str] = ()
     workers: Sequence[Worker] = ()
     traces: Mapping[type[Fact], Trace] = field(default_factory=dict)
     questions: Mapping[str, Question] = field(default_factory=dict)

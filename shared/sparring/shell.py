@@ -50,6 +50,8 @@ from sparring.topology import consumer_config, declare_durable, declare_topology
 BEAT_S = 5.0
 DRAIN_S = 20.0
 HANDLERS_AT_ONCE = 16
+# a planner computes for at most a quarter of the time: what is new meanwhile is looked at together
+PLANNING_REST = 3.0
 
 
 class Shell:
@@ -259,7 +261,7 @@ class Shell:
         hearing = self._hearing()
         await hearing.prepare()
         self.hearing = hearing
-        await self.readings.listen(self.nc)
+        await self.readings.listen(self.nc, self.service.readings)
 
     def _hearing(self) -> Hearing:
         folder = self.options.data / self.service.name / self.replica
@@ -321,8 +323,12 @@ class Shell:
             if self.hearing.position < self._planned_to:
                 # what this process just decided is on its way into the picture
                 continue
+            spent = 0.0
             try:
-                for action in plan(self.context()):
+                began = time.monotonic()
+                actions = plan(self.context())
+                spent = time.monotonic() - began
+                for action in actions:
                     await self.carry_out(action)
             except (LogUnavailable, LostRace) as error:
                 self.log.warning("a plan was not carried out; the next tick repeats it", error=str(error))
@@ -332,6 +338,7 @@ class Shell:
             except Exception:
                 self.delivery.tally.failed += 1
                 self.log.error("the planner failed", exc_info=True)
+            await self.pause(min(self.service.tick_s, PLANNING_REST * spent))
 
     async def _something_new(self) -> None:
         waiting = self.hearing.changed

@@ -33,6 +33,7 @@ SERVICE = Service(
     ],
     picture=HealthPicture,
     plan=plan,
+    readings=("tel.*.heartbeat",),
     read_models=[HEALTH],
     workers=[keep, reconcile, bring_redriven],
 )

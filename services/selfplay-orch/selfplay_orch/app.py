@@ -33,6 +33,7 @@ SERVICE = Service(
     ],
     picture=WorkPicture,
     plan=plan,
+    readings=("tel.*.heartbeat",),
     read_models=[TASKS],
     questions={
         "can_spawn": Question(can_spawn),
