@@ -95,9 +95,14 @@ class Stage:
         self._told = 0
 
     @classmethod
-    async def set(cls, url: str, service: str) -> Stage:
+    async def of(cls, url: str, service: str = "") -> Stage:
         stage = cls(await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05), service)
         await declare_topology(stage.nc)
+        return stage
+
+    @classmethod
+    async def set(cls, url: str, service: str) -> Stage:
+        stage = await cls.of(url, service)
         for one in services():
             if one.name == service:
                 for durable in one.durables():
