@@ -21,6 +21,7 @@ LANE = """
 [[lane]]
 name = "hex"
 game = "hex"
+enabled = false
 [lane.commands]
 selfplay = ["python", "-c", "pass", "{job}", "{out}"]
 train = ["python", "-c", "pass", "{job}", "{out}"]

@@ -227,7 +227,7 @@ def test_deletion_is_a_fact_about_what_no_data_set_reaches() -> None:
     assert [(fact.batch, fact.replicas) for fact in world.of(BatchRetired)] == [("t0-1", ("u0",)), ("t1-1", ("u1",))]
 
 
-def test_shards_are_retired_once_their_iteration_is_closed() -> None:
+def test_shards_are_retired_once_their_iteration_is_closed_and_the_lane_has_exported_anew() -> None:
     shard = Artifact(name="shard.npz", role="shard", sha256=SHA, bytes=7, url="u")
     exported = ExportFinished(iteration="hex-1", lane="hex", dataset=SHA, shards=(shard,), positions=1, coverage={}, duplicates=0,
                               quality=1, deadline_at=at(9))  # fmt: skip
@@ -235,6 +235,13 @@ def test_shards_are_retired_once_their_iteration_is_closed() -> None:
     world.tick(times=2)
     assert world.of(ShardsRetired) == []
     world.add(IterationClosed(iteration="hex-1", lane="hex", outcome="promoted", reason="x", games=1, seconds=1))
+    world.tick(times=3)
+    assert world.of(ShardsRetired) == [], "tasks of users' own kinds learn from the newest export"
+    later = {"iteration": "hex-2", "shards": (shard.model_copy(update={"url": "v"}),)}
+    world.add(exported.model_copy(update={**later, "lane": "ttt"}))
+    world.tick(times=3)
+    assert world.of(ShardsRetired) == []
+    world.add(exported.model_copy(update={**later, "iteration": "hex-3"}))
     world.tick(times=3)
     assert [(fact.replicas, fact.bytes) for fact in world.of(ShardsRetired)] == [(("u",), 7)]
     assert list(world.context().picture.all.doomed.values()) == ["u"]

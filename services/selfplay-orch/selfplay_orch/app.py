@@ -4,12 +4,13 @@ from selfplay_orch.core.limits import BOOST, boost
 from selfplay_orch.core.picture import WorkPicture
 from selfplay_orch.core.plan import plan
 from selfplay_orch.core.questions import can_schedule, can_spawn, denials, estimate
-from selfplay_orch.core.task import TASK, cancel, failed, finished, open_own, request, started
+from selfplay_orch.core.task import TASK, cancel, close_own, failed, finished, open_own, request, started
 from selfplay_orch.read_models.tasks import TASKS
 from selfplay_orch.settings import Settings
 from sparring.contracts.selfplay_orch import (
     BoostLane,
     CancelTask,
+    CloseTask,
     OpenTask,
     ReportTaskFailed,
     ReportTaskFinished,
@@ -25,6 +26,7 @@ SERVICE = Service(
     commands=[
         Command(RequestTask, TASK, request, mints=True),
         Command(OpenTask, TASK, open_own, mints=True),
+        Command(CloseTask, TASK, close_own, mints=True),
         Command(ReportTaskStarted, TASK, started),
         Command(ReportTaskFinished, TASK, finished),
         Command(ReportTaskFailed, TASK, failed),

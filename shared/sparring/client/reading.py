@@ -117,15 +117,16 @@ class Reading(Orders):
             raise BadInput(f"lane {lane}: {what}; see spar models")
         return Artifact.model_validate(found[0]["artifact"])
 
-    async def fetch(self, artifact: Artifact, to: Path, store: str = "") -> Path:
+    async def fetch(self, artifact: Artifact, to: Path | str, store: str = "") -> Path:
         """Writes the content to `to`, or into that folder under its own name; the hash is checked on the way."""
         url = store or artifact.url.rpartition("/")[0] or "nats://ARTIFACTS"
         home = await open_store(url, (await self._connected()).jetstream(timeout=5))
-        file = to / artifact.name if to.is_dir() else to
+        target = Path(to)
+        file = target / artifact.name if target.is_dir() else target
         await home.get(artifact.url, file)
         return file
 
-    async def fetch_model(self, lane: str, to: Path, model: str = "", at: str | int | None = None) -> Path:
+    async def fetch_model(self, lane: str, to: Path | str, model: str = "", at: str | int | None = None) -> Path:
         """Fetches the lane's model in production, or the one named."""
         return await self.fetch(await self.model(lane, model, at), to)
 

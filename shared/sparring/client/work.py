@@ -22,9 +22,8 @@ from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.parts import Artifact, TaskSpec
 from sparring.contracts.selfplay_orch import (
     CancelTask,
+    CloseTask,
     OpenTask,
-    ReportTaskFailed,
-    ReportTaskFinished,
     RequestTask,
     TaskAbandoned,
     TaskCancelled,
@@ -189,30 +188,32 @@ class OwnTask:
         return artifact
 
     async def __aenter__(self) -> Self:
-        spec = TaskSpec(
-            kind=self.kind, lane=self.lane, seed=seed_of(self.task), work=self._work, argv=(), timeout_s=self._timeout_s,
-            outside=True,
-        )  # fmt: skip
-        await self._client.send(OpenTask(task=self.task, spec=spec, by=who(), node=self.node))
+        await self._client.send(OpenTask(task=self.task, spec=self._spec(), by=who(), node=self.node))
         self._began = time.monotonic()
         return self
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is not None:
-            await self._failed(f"{type(error).__name__}: {error}")
+            await self._close(f"{type(error).__name__}: {error}")
             return
         if not self.evidence and not self.files:
             missing = NoEvidence(f"task {self.task} ended without evidence; say what was done in task.evidence")
-            await self._failed(str(missing))
+            await self._close(str(missing))
             raise missing
-        seconds = time.monotonic() - self._began
-        report = ReportTaskFinished(task=self.task, attempt=1, node=self.node, seconds=seconds, files=tuple(self.files),
-                                    evidence=self.evidence)  # fmt: skip
-        await self._client.send(report)
+        await self._close("")
 
-    async def _failed(self, reason: str) -> None:
-        report = ReportTaskFailed(task=self.task, attempt=1, node=self.node, reason=reason[:2000], permanent=True)
-        await self._client.send(report)
+    def _spec(self) -> TaskSpec:
+        return TaskSpec(
+            kind=self.kind, lane=self.lane, seed=seed_of(self.task), work=self._work, argv=(), timeout_s=self._timeout_s,
+            outside=True,
+        )  # fmt: skip
+
+    async def _close(self, failure: str) -> None:
+        order = CloseTask(
+            task=self.task, spec=self._spec(), by=who(), node=self.node, seconds=time.monotonic() - self._began,
+            files=tuple(self.files), evidence=self.evidence, failure=failure[:2000],
+        )  # fmt: skip
+        await self._client.send(order)
 
     def __call__(self, function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         @functools.wraps(function)

@@ -137,6 +137,20 @@ class OpenTask(Order, owner="selfplay-orch", entity="task", key="task"):
     node: Name = Field(description="where the caller runs")
 
 
+class CloseTask(Order, owner="selfplay-orch", entity="task", key="task"):
+    """Ends work that ran in the caller's own process; with `failure` it failed. It carries all that opened it, so that it
+    counts also when it arrives before the order that opened it."""
+
+    task: Name
+    spec: TaskSpec
+    by: Name
+    node: Name
+    seconds: Seconds
+    files: tuple[Artifact, ...] = ()
+    evidence: Json = Field(default_factory=dict)
+    failure: str = ""
+
+
 class ReportTaskStarted(Order, owner="selfplay-orch", entity="task", key="task"):
     task: Name
     attempt: Count

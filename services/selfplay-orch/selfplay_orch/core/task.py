@@ -11,6 +11,7 @@ from sparring.contracts.base import Fact
 from sparring.contracts.parts import TaskSpec
 from sparring.contracts.selfplay_orch import (
     CancelTask,
+    CloseTask,
     OpenTask,
     ReportTaskFailed,
     ReportTaskFinished,
@@ -122,6 +123,22 @@ def open_own(order: OpenTask, task: Task, ctx: Context) -> list[Fact]:
         TaskAssigned(task=order.task, attempt=1, node=order.node, boot=OUTSIDE, seat_limit=0),
         TaskStarted(task=order.task, attempt=1, node=order.node),
     ]
+
+
+def close_own(order: CloseTask, task: Task, ctx: Context) -> list[Fact]:
+    """Evidence or a reason; work that came to an end before anybody heard of its beginning is opened in the same
+    decision."""
+    opened: list[Fact] = []
+    if not task.state:
+        opened = open_own(OpenTask(task=order.task, spec=order.spec, by=order.by, node=order.node), task, ctx)
+        for fact in opened:
+            task = evolve(task, Recorded(0, ctx.now, fact))
+    if order.failure:
+        report = ReportTaskFailed(task=order.task, attempt=1, node=order.node, reason=order.failure, permanent=True)
+        return [*opened, *failed(report, task, ctx)]
+    done = ReportTaskFinished(task=order.task, attempt=1, node=order.node, seconds=order.seconds, files=order.files,
+                              evidence=order.evidence)  # fmt: skip
+    return [*opened, *finished(done, task, ctx)]
 
 
 def started(order: ReportTaskStarted, task: Task, ctx: Context) -> list[Fact]:  # noqa: ARG001

@@ -165,9 +165,11 @@ def _retired(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
 
 
 def _spent(picture: CustodyPicture) -> Iterable[Action]:
-    """Shards of closed iterations: the data set's batches can make them again."""
+    """Shards of closed iterations: the data set's batches can make them again. A lane's newest ones stay until the next
+    export: tasks of users' own kinds learn from them."""
+    newest = {shards.lane: name for name, shards in picture.all.shards.items()}
     for name, shards in list(picture.all.shards.items()):
-        if not shards.spent:
+        if not shards.spent or newest[shards.lane] == name:
             continue
         fact = ShardsRetired(iteration=name, lane=shards.lane, replicas=shards.urls, bytes=shards.bytes)
         yield Append([(DATASET, name)], partial(_once, DATASET.ref(name), fact), correlation=name)

@@ -1,0 +1,250 @@
+"""Work for the cluster and work of one's own, through the SDK and `spar`, with a real agent and real services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import sparring
+from sparring import clock
+from sparring.cli.app import build
+from sparring.client import Client, NoEvidence, TaskEnded
+from sparring.contracts.base import Fact
+from sparring.contracts.parts import Artifact
+from sparring.contracts.pipeline import ExportFinished, IterationClosed, IterationOpened, PauseLane
+from sparring.contracts.selfplay_orch import TaskAbandoned, TaskFailed, TaskFinished
+from sparring.contracts.sync import BatchAdmitted
+from sparring.envelope import Envelope, encode
+from sparring.errors import BadInput, CannotAnswer
+from sparring.hearing import whole
+from sparring.invariants import violations
+from sparring.log import JetStreamLog
+from sparring.server import EmbeddedServer
+from sparring.streams import COMMANDS, EVENTS
+from sparring.testing import eventually
+from sparring.topology import declare_topology
+
+SERVICES = ("health", "pipeline", "selfplay-orch", "sync")
+DISTIL = Path(__file__).parents[2] / "examples" / "distillation" / "distil.py"
+SHA = "a" * 64
+
+
+@pytest.fixture
+def agent(url: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    argv = [
+        sys.executable,
+        "-m",
+        "node_agent",
+        "--nats",
+        url,
+        "--node",
+        "n1",
+        "--data",
+        str(home / "n1"),
+        "--beat-s",
+        "0.5",
+    ]
+    with (home / "agent.log").open("ab") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log)
+    yield process
+    process.kill()
+    process.wait()
+
+
+async def facts(client: Client, *kinds: type[Fact]) -> list[Any]:
+    log = await whole(JetStreamLog(await client._connected()))
+    return [one.fact for one in log if isinstance(one.fact, kinds)]
+
+
+async def tell(client: Client, *said: Fact) -> None:
+    """Facts of services that this story does not run."""
+    js = (await client._connected()).jetstream()
+    for fact in said:
+        subject, headers, body = encode(fact, Envelope(clock.new_id(), "test", clock.now()))
+        await js.publish(subject, body, headers=headers, stream=EVENTS)
+
+
+async def exported(client: Client, folder: Path) -> Artifact:
+    """An iteration of `hex` whose export is in the store: 64 positions that a linear student can learn."""
+    rng = np.random.default_rng(1)
+    planes = rng.random((64, 6), dtype=np.float32)
+    policy = np.eye(4, dtype=np.float32)[planes[:, :4].argmax(axis=1)]
+    file = folder / "shard.npz"
+    np.savez(file, planes=planes, policy=policy)
+    shard = await client.keep(file, "shard")
+    at = clock.now()
+    await tell(
+        client,
+        IterationOpened(iteration="hex-900", lane="hex", number=900, min_positions=1, min_new_games=1, games_before=0,
+                        positions_before=0, deadline_at=at),
+        ExportFinished(iteration="hex-900", lane="hex", dataset=SHA, shards=(shard,), positions=64, coverage={},
+                       duplicates=0, quality=1, deadline_at=at),
+        IterationClosed(iteration="hex-900", lane="hex", outcome="rejected", reason="r", games=0, seconds=1),
+    )  # fmt: skip
+    return shard
+
+
+async def spar(url: str, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a command, run in this process."""
+    before = arguments.index("--") if "--" in arguments else len(arguments)
+    told = [*arguments[:before], "--nats", url, *arguments[before:]]
+    done = await asyncio.to_thread(CliRunner().invoke, build(), told)
+    return done.exit_code, done.output
+
+
+async def test_a_kind_of_ones_own_is_placed_run_and_recorded_with_its_evidence(
+    client: Client, url: str, agent: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """The example: a student that distils the shards of a lane's last export, by spar submit."""
+    shard = await exported(client, tmp_path)
+    command = ("--", sys.executable, str(DISTIL), "--job", "{job}", "--out", "{out}")
+    code, text = await spar(
+        url, "submit", "distill", "--lane", "hex", "--input", "shards", "--wait", "--json", *command
+    )
+    assert code == 0, text
+    told = json.loads(text)
+    assert told["evidence"]["positions"] == 64
+    assert told["evidence"]["loss_after"] < told["evidence"]["loss_before"] - 0.1
+    (student,) = [Artifact.model_validate(one) for one in told["files"]]
+    assert (await client.fetch(student, tmp_path)).name == "student.npz"
+    (finished,) = await facts(client, TaskFinished)
+    assert (finished.kind, finished.node, finished.task) == ("distill", "n1", told["task"])
+
+    code, text = await spar(url, "why", told["task"])
+    assert code == 0 and "distill for hex" in text and "TaskFinished" in text and "TaskAssigned" in text
+    code, text = await spar(url, "why", "n1", "--json")
+    assert code == 0 and json.loads(text)["node"]["state"] == "healthy"
+    code, text = await spar(url, "tasks", "--kind", "distill", "--node", "n1", "--json")
+    assert [row["state"] for row in json.loads(text)["tasks"]] == ["finished"]
+    assert (await client.estimate("train", "hex", "n1")).measured == 0
+
+    async def answers() -> Any:
+        return await client.can_schedule("train", "hex")
+
+    schedule = await answers()
+    assert (schedule.allowed, schedule.node, schedule.p90_s) == (True, "n1", 14_400.0)
+    answer = await client.can_spawn("selfplay", "n1")
+    assert answer.allowed and {term.name for term in answer.terms} >= {"disk free bytes", "age s"}
+    with pytest.raises(CannotAnswer, match="not kept"):
+        await client.can_spawn(
+            "selfplay", "n1", at=(await client.rows("select max(sequence) n from positions"))[0]["n"]
+        )
+    with pytest.raises(BadInput, match="never joined"):
+        await client.can_spawn("selfplay", "nobody")
+    assert shard.sha256
+
+
+async def test_a_task_that_waits_says_for_what_and_can_be_cancelled(client: Client, url: str) -> None:
+    code, text = await spar(url, "submit", "distill", "--lane", "hex", "--gpu", "--json", "--", "x", "{job}", "{out}")
+    assert code == 0, text
+    task = json.loads(text)["task"]
+
+    async def denied() -> bool:
+        _, text = await spar(url, "why", task)
+        return "no node" in text and "waits for  a seat" in text and "selfplay-orch, which is up" in text
+
+    await eventually(denied, within_s=40, every_s=0.5)
+    code, text = await spar(url, "tasks", "cancel", task, "--reason", "a test")
+    assert code == 0 and "TaskCancelled" in text
+    with pytest.raises(TaskEnded, match="a test"):
+        await client.wait(task, within_s=20)
+
+
+async def test_work_in_ones_own_process_is_a_task_with_evidence_or_with_the_exceptions_reason(
+    client: Client, url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.txt"
+    file.write_text("all is well")
+    async with client.task("analysis", "hex") as task:
+        task.evidence["rows"] = 3
+        await task.file(file, "report")
+    with pytest.raises(ZeroDivisionError):
+        async with client.task("analysis", "hex"):
+            _ = 1 / 0
+    with pytest.raises(NoEvidence):
+        async with client.task("analysis", "hex"):
+            pass
+
+    @client.task("analysis", "hex")
+    async def counted(number: int) -> dict[str, int]:
+        """Every call is a task of its own."""
+        return {"counted": number}
+
+    assert [await counted(n) for n in (1, 2)] == [{"counted": 1}, {"counted": 2}]
+
+    def blocking() -> None:
+        with sparring.connect(url) as one, one.task("analysis", "hex") as own:
+            own.evidence["blocking"] = True
+
+    await asyncio.to_thread(blocking)
+
+    async def finished() -> list[Any]:
+        found = await facts(client, TaskFinished)
+        return found if len(found) == 4 else []
+
+    done = await eventually(finished)
+    assert [one.evidence for one in done] == [{"rows": 3}, {"counted": 1}, {"counted": 2}, {"blocking": True}]
+    assert done[0].files[0].role == "report" and done[0].node.startswith("outside-")
+    failed = await eventually(lambda: two(client))
+    assert "ZeroDivisionError" in failed[0].reason and "evidence" in failed[1].reason
+    assert all(one.retry_at is None for one in failed) and len(await facts(client, TaskAbandoned)) == 2
+
+
+async def two(client: Client) -> list[Any]:
+    found = await facts(client, TaskFailed)
+    return found if len(found) == 2 else []
+
+
+async def test_games_that_a_script_played_are_admitted_once(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "games.json"
+    file.write_text("[1, 2]")
+    for _ in range(2):
+        await client.selfplay_complete("hex", file, games=2, positions=20, task="by-hand")
+    (admitted,) = await eventually(lambda: facts(client, BatchAdmitted))
+    assert (admitted.batch, admitted.games) == ("by-hand-1", 2)
+    with pytest.raises(BadInput, match="evidence"):
+        await client.selfplay_complete("hex", file, games=0, positions=0)
+    assert violations(await whole(JetStreamLog(await client._connected()))) == []
+
+
+async def test_no_answer_is_no_permission(server: EmbeddedServer, url: str) -> None:
+    """Nobody has said which limits hold: no question is answered with a guess."""
+    async with Client(url) as client:
+        for question in (client.can_spawn("selfplay", "n1"), client.can_train("hex"), client.estimate("train", "hex"),
+                         client.can_schedule("train", "hex"), client.health()):  # fmt: skip
+            with pytest.raises(CannotAnswer, match="spar up"):
+                await question
+    server.kill()
+    async with Client(url) as client:
+        with pytest.raises(BadInput, match="no NATS server"):
+            await client.can_spawn("selfplay", "n1")
+
+
+async def test_an_order_is_spooled_while_no_server_answers_and_sent_later_once(
+    url: str, server: EmbeddedServer, home: Path
+) -> None:
+    nc = await nats.connect(url)
+    await declare_topology(nc)
+    await nc.close()
+    outbox = home / "outbox"
+    server.kill()
+    async with Client(url, outbox=outbox) as client:
+        assert await client.send(PauseLane(lane="hex", revision=1, by="me")) == "spooled"
+    assert len(list(outbox.glob("*.json"))) == 1
+    again = server.start().url
+    async with Client(again, outbox=outbox) as client:
+        assert not list(outbox.glob("*.json")), "what waited went out with the connection"
+        raws = await JetStreamLog(await client._connected(), stream=COMMANDS).load("cmd.pipeline.>")
+        assert len(raws) == 1 and await client.flush() == 0
+        await client.send(PauseLane(lane="hex", revision=1, by="me"), id=raws[0].headers["ce-id"])
+        assert len(await JetStreamLog(await client._connected(), stream=COMMANDS).load("cmd.pipeline.>")) == 1
