@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given as any_given
+from hypothesis import settings as testing
 from hypothesis import strategies as st
 from orch_world import Stale, World
 
@@ -25,6 +26,7 @@ FAST = Settings(spawns_per_minute=6000, most_a_call=20)
 # ---- 4: four processes at a node limit of 32 admitted 35
 
 
+@testing(deadline=None)
 @any_given(st.lists(st.integers(0, 3), min_size=60, max_size=160), st.integers(30, 40))
 def test_rule_4_admission_is_decided_on_the_sequence_that_was_read(turns: list[int], seats: int) -> None:
     """Four planners race with stale pictures; each step one of them reads, or appends what it decided on its read."""
@@ -153,7 +155,7 @@ def test_rule_18_age_counts_nothing_is_overtaken_by_what_came_later_than_the_bou
     look = Look(world.context())
     bound, latest = overtaking_s(look), None
     assert bound == 720
-    for _, task in reversed(in_fair_order(look)):
+    for _, task in reversed(list(in_fair_order(look))):
         # everything that comes after a task in the order was asked for at most `bound` before it
         assert task.requested_at is not None
         if latest is not None:

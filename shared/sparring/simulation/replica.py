@@ -31,6 +31,7 @@ class Heard(Mapping[str, Reading]):
 
     def __init__(self, voices: Mapping[str, Any], now: float, heard_until: float) -> None:
         self._voices, self._now, self._until = voices, now, min(now, heard_until)
+        self._all: list[Reading] | None = None
 
     def _aged(self, reading: Reading | None) -> Reading | None:
         late = self._now - self._until
@@ -54,8 +55,10 @@ class Heard(Mapping[str, Reading]):
         return sum(1 for _ in self)
 
     def values(self) -> Any:
-        found = (self._aged(voice.reading(self._until)) for voice in self._voices.values())
-        return [one for one in found if one is not None]
+        if self._all is None:
+            found = (self._aged(voice.reading(self._until)) for voice in self._voices.values())
+            self._all = [one for one in found if one is not None]
+        return self._all
 
 
 class Replica:
@@ -168,7 +171,8 @@ class Replica:
         for one in self.cluster.ledger.after(self.position):
             self.picture.apply(one)
             self.position = one.sequence
-        self.plan()
+        if self.service.name not in self.cluster.setup.pace.ticked:
+            self.plan()
 
     def tick(self) -> None:
         if self.cluster.timeline.now - self.planned_at >= self.tick_s - 1e-9:

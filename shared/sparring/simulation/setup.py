@@ -56,11 +56,17 @@ class Work:
 @dataclass(frozen=True)
 class Pace:
     """Delays in seconds: a message's between `deliver_s`, a replica hears facts `settle_s` after the first of a batch,
-    a planner ticks every `tick_s` (None: as often as the service says)."""
+    a planner ticks every `tick_s` (None: as often as the service says). Planners named in `ticked` plan at their ticks
+    only, not after facts."""
 
     deliver_s: tuple[float, float] = (0.001, 0.010)
     settle_s: float = 0.005
     tick_s: float | None = None
+    ticked: tuple[str, ...] = ()
+
+
+# for days of virtual time, where a second more or less of waiting says nothing
+COARSE = Pace(settle_s=0.5, tick_s=5.0, ticked=("health",))
 
 
 def lane(name: str, **more: Any) -> LaneSpec:

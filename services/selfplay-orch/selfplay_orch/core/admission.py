@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from selfplay_orch.core.cluster import Breaker, Node
+from selfplay_orch.core.index import Wish
 from selfplay_orch.core.limits import WINDOW_S, spawned_within
 from selfplay_orch.core.look import Look
 from selfplay_orch.settings import KindRules
@@ -18,18 +19,6 @@ STOPPED_BY = {
     "draining": None,
     "halted": None,
 }
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What a placement needs; '' as lane asks for any lane."""
-
-    kind: str
-    lane: str = ""
-    gpu: bool = False
-    memory_bytes: int = 0
-    disk_bytes: int = 0
-    orphaned: bool = False
 
 
 def wish_of(spec: TaskSpec, *, orphaned: bool = False) -> Wish:

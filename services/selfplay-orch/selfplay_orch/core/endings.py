@@ -19,7 +19,7 @@ Ending = Callable[[Task], list[Fact]]
 
 def endings(look: Look) -> Iterable[Action]:
     """Every wait and every run has a deadline; this acts on those that passed."""
-    for name, task in look.all.tasks.items():
+    for name, task in look.due():
         ending = _ending(look, name, task)
         if ending is not None:
             yield _on_task(name, task, ending)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Annotated, Any
+from zlib import crc32
+
+from pydantic import BeforeValidator
 
 from sparring.contracts.base import Fact
 from sparring.contracts.selfplay_orch import (
@@ -51,19 +55,60 @@ class Standing:
     at: datetime
 
 
+def shard_of(seat: str) -> str:
+    """Seats are kept in 256 parts, so that a change copies a part and not ten thousand seats."""
+    return f"{crc32(seat.encode()) & 255:02x}"
+
+
+def _in_shards(value: Any) -> Any:
+    """A state carried by an earlier build holds seats without parts."""
+    if not isinstance(value, dict) or all(isinstance(one, dict) for one in value.values()):
+        return value
+    parts: dict[str, dict[str, str]] = {}
+    for seat, node in value.items():
+        parts.setdefault(shard_of(seat), {})[seat] = node
+    return parts
+
+
 @dataclass(frozen=True)
 class Quota:
-    """Seats of one kind in the whole cluster (to their nodes), spawns per second of the last minute, denials."""
+    """Seats of one kind in the whole cluster (to their nodes, in parts), spawns per second of the last minute,
+    denials."""
 
-    running: dict[str, str] = field(default_factory=dict)
+    running: Annotated[dict[str, dict[str, str]], BeforeValidator(_in_shards)] = field(default_factory=dict)
     spawned: tuple[tuple[int, int], ...] = ()
     denied: dict[str, Standing] = field(default_factory=dict)
+
+    def __contains__(self, seat: str) -> bool:
+        return seat in self.running.get(shard_of(seat), ())
+
+    def __len__(self) -> int:
+        return sum(map(len, self.running.values()))
+
+    def seats(self) -> Iterator[str]:
+        for part in self.running.values():
+            yield from part
+
+    def admitted(self, seat: str, node: str, freed: Collection[str]) -> dict[str, dict[str, str]]:
+        """The seats with this one and without those that were freed."""
+        running = dict(self.running)
+        changed: set[str] = set()
+        for one, place in [*((gone, None) for gone in freed), (seat, node)]:
+            shard = shard_of(one)
+            if shard not in changed:
+                changed.add(shard)
+                running[shard] = dict(running.get(shard, ()))
+            if place is None:
+                running[shard].pop(one, None)
+            else:
+                running[shard][one] = place
+        return running
 
 
 def evolve_quota(quota: Quota, recorded: Recorded) -> Quota:
     match recorded.fact:
         case SpawnAdmitted(task=task, node=node, freed=freed):
-            running = without(quota.running, freed) | {task: node}
+            running = quota.admitted(task, node, freed)
             return replace(quota, running=running, spawned=_counted(quota.spawned, recorded.at))
         case TaskDenied(node=node, lane=lane, reason=reason):
             return replace(quota, denied=quota.denied | {denial_key(lane, node): Standing(reason, recorded.at)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 from selfplay_orch.core.cluster import Lane, Node
@@ -16,6 +16,28 @@ from sparring.decider import Context, Reading
 from sparring.subjects import token
 
 LEAST_LIVES = 3
+# how often a running task is looked up in its node's beat, and a waiting one asked whether it is still wanted
+LOOKED_UP = timedelta(seconds=15)
+JUST_AFTER = timedelta(milliseconds=1)
+
+
+class Taken:
+    """Running seats per node: the index's, and over them the nodes on which this call has placed."""
+
+    def __init__(self, known: Mapping[str, dict[str, str]]) -> None:
+        self._known = known
+        self.placed: dict[str, dict[str, str]] = {}
+
+    def get(self, node: str, default: Mapping[str, str] | None = None) -> Mapping[str, str]:
+        found = self.placed.get(node)
+        if found is None:
+            found = self._known.get(node)
+        return found if found is not None else default or {}
+
+    def place(self, node: str, seat: str, kind: str) -> None:
+        if node not in self.placed:
+            self.placed[node] = dict(self._known.get(node, {}))
+        self.placed[node][seat] = kind
 
 
 class Look:
@@ -26,36 +48,34 @@ class Look:
         self.picture: WorkPicture = ctx.picture
         self.settings: Settings = ctx.settings
         self.all = self.picture.all
-        self.taken: dict[str, dict[str, str]] = {}
-        self.running: Counter[str] = Counter()
-        self.lane_seats: Counter[str] = Counter()
-        self.lane_kinds: Counter[tuple[str, str]] = Counter()
-        self.alive: set[str] = set()
-        self.waiting: list[tuple[str, Task]] = []
+        self.index = self.picture.index
+        self.taken = Taken(self.index.taken)
+        self.running: Counter[str] = self.index.running.copy()
+        self.lane_seats: Counter[str] = self.index.lane_seats.copy()
+        self.lane_kinds: Counter[tuple[str, str]] = self.index.lane_kinds.copy()
         self.spawned: Counter[str] = Counter()
         self.held: set[str] = set()
         self.said: set[tuple[str, str, str]] = set()
         self.placed = 0
-        for name, task in self.all.tasks.items():
-            if task.running and task.spec is not None:
-                self._seat(f"{name}-{task.attempt}", task.node, task.spec.kind, task.spec.lane)
-            elif task.state == "requested" and (task.retry_at is None or task.retry_at <= self.now):
-                self.waiting.append((name, task))
-        usable = [node for node in self.all.nodes.values() if node.usable]
-        self.nodes = len(usable)
-        self.seats: int = sum(node.seats for node in usable)
+        self.nodes = len(self.index.usable)
+        self.seats: int = self.index.seats
+        self._left: dict[str, int] = {}
 
-    def _seat(self, seat: str, node: str, kind: str, lane: str) -> None:
-        self.taken.setdefault(node, {})[seat] = kind
-        self.alive.add(seat)
+    @property
+    def waiting(self) -> list[tuple[str, Task]]:
+        """What waits for a seat and may have one now."""
+        return [(name, task) for name, task in self.index.waiting.items() if self.may_start(task)]
+
+    def may_start(self, task: Task) -> bool:
+        return task.retry_at is None or task.retry_at <= self.now
+
+    def place(self, seat: str, node: str, kind: str, lane: str) -> None:
+        """Counts a placement of this call."""
+        self.taken.place(node, seat, kind)
         self.running[kind] += 1
         self.lane_kinds[kind, lane] += 1
         if kind == "selfplay":
             self.lane_seats[lane] += 1
-
-    def place(self, seat: str, node: str, kind: str, lane: str) -> None:
-        """Counts a placement of this call."""
-        self._seat(seat, node, kind, lane)
         self.spawned[kind] += 1
         self.placed += 1
 
@@ -65,7 +85,32 @@ class Look:
 
     def ended(self, taken: Mapping[str, str]) -> tuple[str, ...]:
         """Seats whose task the picture saw end, or go elsewhere."""
-        return tuple(seat for seat in taken if seat not in self.alive)
+        return tuple(seat for seat in taken if seat not in self.index.alive)
+
+    # ---- deadlines
+
+    def due(self) -> Iterator[tuple[str, Task]]:
+        """Open tasks whose ending has to be looked at now."""
+        for name in self.index.due(self.now, self.all.tasks, self._next_at):
+            yield name, self.all.tasks[name]
+
+    def _next_at(self, task: Task) -> datetime:
+        """When the task is looked at next, if nothing happens to it, its node or its lane before."""
+        settings, since = self.settings, task.since or self.now
+        if task.state == "requested":
+            until = task.expires_at or since + timedelta(seconds=settings.wait_s)
+            moments = [until, self.now + LOOKED_UP]
+        elif task.state == "assigned":
+            moments = [since + timedelta(seconds=settings.start_s), since + timedelta(seconds=settings.lease_s)]
+        else:
+            over_s = (task.spec.timeout_s if task.spec else 0.0) + settings.grace_s
+            lease = since + timedelta(seconds=settings.lease_s)
+            moments = [since + timedelta(seconds=over_s), lease if lease > self.now else self.now + LOOKED_UP]
+        blind = self.all.blind_until
+        if blind is not None and blind > self.now:
+            moments.append(blind)
+        later = [moment + JUST_AFTER for moment in moments if moment >= self.now]
+        return min(later, default=self.now)
 
     # ---- limits
 
@@ -75,7 +120,9 @@ class Look:
         return max(by_seats, self.settings.spawns_per_minute)
 
     def spawns_left(self, kind: str) -> int:
-        return spawn_rate_left(self.picture.quota(kind), self.now, self.spawns_per_minute) - self.spawned[kind]
+        if kind not in self._left:
+            self._left[kind] = spawn_rate_left(self.picture.quota(kind), self.now, self.spawns_per_minute)
+        return self._left[kind] - self.spawned[kind]
 
     def cluster_limit(self, kind: str) -> int:
         rules = self.settings.kind(kind)

@@ -26,8 +26,8 @@ def orders(look: Look) -> Iterable[Action]:
 
 
 def _start(look: Look) -> Iterable[Action]:
-    for name, task in look.all.tasks.items():
-        if task.state == "assigned" and task.spec is not None:
+    for name, task in look.index.assigned.items():
+        if task.spec is not None:
             order = StartTask(node=task.node, boot=task.boot, task=name, attempt=task.attempt, spec=task.spec)
             yield Send(order, key=f"start-{name}-{task.attempt}", correlation=task.spec.iteration)
 

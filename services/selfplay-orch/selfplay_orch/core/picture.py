@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from selfplay_orch.core.cluster import Breaker, Lane, Node
 from selfplay_orch.core.durations import Durations
+from selfplay_orch.core.index import Index, indexed
 from selfplay_orch.core.limits import (
     Plan,
     Quota,
@@ -22,7 +23,14 @@ from selfplay_orch.core.limits import (
 )
 from selfplay_orch.core.task import Task, evolve
 from sparring.contracts import health, lifecycle, pipeline, sync
-from sparring.contracts.selfplay_orch import TaskAssigned, TaskCancelled, TaskFailed, TaskFinished, TaskRequested
+from sparring.contracts.selfplay_orch import (
+    SpawnAdmitted,
+    TaskAssigned,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskRequested,
+)
 from sparring.decider import Recorded
 
 VERDICTS_KEPT = 10
@@ -74,6 +82,7 @@ class WorkPicture:
     def __init__(self) -> None:
         self.all = Everything()
         self.durations = Durations()
+        self.index = Index()
 
     def dump(self) -> Any:
         return {"all": _ADAPTER.dump_python(self.all, mode="json"), "durations": self.durations.dump()}
@@ -81,6 +90,7 @@ class WorkPicture:
     def load(self, data: Any) -> None:
         self.all = _ADAPTER.validate_python(data["all"])
         self.durations.load(data["durations"])
+        self.index = indexed(self.all.tasks, self.all.nodes, self.all.quotas)
 
     def lane(self, name: str) -> Lane:
         return self.all.lanes.setdefault(name, Lane())
@@ -108,6 +118,8 @@ class WorkPicture:
                 self.all.seats[fact.id] = evolve_seats(self.seats(fact.id), recorded)
             case "selfplay-orch", "quota":
                 self.all.quotas[fact.id] = evolve_quota(self.quota(fact.id), recorded)
+                if isinstance(fact, SpawnAdmitted):
+                    self.index.admitted(fact.kind, fact.task, fact.freed)
             case "selfplay-orch", "plan":
                 self.all.plan = evolve_plan(self.all.plan, recorded)
             case "selfplay-orch", "boost":
@@ -144,6 +156,7 @@ class WorkPicture:
             self.all.tasks[fact.id] = task
         else:
             self.all.tasks.pop(fact.id, None)
+        self.index.task(fact.id, before, task, self.all.nodes)
 
     def _outside(self, recorded: Recorded) -> None:
         """Work in its caller's own process takes no seat; only its timeout can end it."""
@@ -226,6 +239,12 @@ class WorkPicture:
                 self.all.blind_until = None
             case health.ClusterSwitched(state=state, revision=revision):
                 self.all.cluster, self.all.revision, self.all.switched_at = state, revision, at
+        match recorded.fact.entity:
+            case "node":
+                self.index.node(recorded.fact.id, self.all.nodes.get(recorded.fact.id))
+                self.index.recheck_node(recorded.fact.id)
+            case "queue":
+                self.index.recheck_lane(str(getattr(recorded.fact, "lane", "")))
 
     def _turn(self, name: str, state: str, at: datetime) -> None:
         node = self.node(name)
@@ -236,6 +255,8 @@ class WorkPicture:
             self.all.lives = (*self.all.lives, (at - node.joined_at).total_seconds())[-LIVES_KEPT:]
 
     def _loop(self, recorded: Recorded) -> None:
+        if recorded.fact.entity == "lane":
+            self.index.recheck_lane(recorded.fact.id)
         match recorded.fact:
             case pipeline.LaneRegistered(lane=lane, spec=spec) | pipeline.LaneEdited(lane=lane, spec=spec):
                 one = self.lane(lane)
@@ -269,6 +290,7 @@ class WorkPicture:
             case lifecycle.GateOpened(lane=lane, gate=gate):
                 one = self.lane(lane)
                 one.gates, one.gate_at = (*one.gates, gate)[-GATES_KEPT:], recorded.at
+                self.index.recheck_lane(lane)
             case lifecycle.GateDecided(lane=lane) as fact:
                 one, passed = self.lane(lane), fact.verdict == "passed"
                 one.verdicts = (*one.verdicts, passed)[-VERDICTS_KEPT:]

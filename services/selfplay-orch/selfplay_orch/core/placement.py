@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from selfplay_orch.core.admission import Denial, Wish, first_no, readings_of, seat_limit, seat_no, wish_of
+from selfplay_orch.core.admission import Denial, first_no, readings_of, seat_limit, seat_no, wish_of
+from selfplay_orch.core.index import Wish
 from selfplay_orch.core.limits import NODE, QUOTA, Quota, Seats, denial_key, spawn_rate_left, without
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.task import TASK, Task
@@ -20,17 +23,18 @@ from sparring.subjects import Ref
 OWN = "selfplay-orch"
 # gone in a second: not worth a fact
 PASSING = ("cool-down",)
+REFUSED = timedelta(seconds=1)
 
 
 def place_requested(look: Look) -> Iterable[Action]:
     """What was asked for: lost work first, then by the fair order; a wish that was refused is not tried again."""
     refused: dict[Wish, Denial] = {}
     closed: dict[tuple[str, bool], Denial] = {}
-    for name, task in in_fair_order(look):
+    for name, task in in_fair_order(look, refused):
         if look.full or task.spec is None:
             return
         wish = wish_of(task.spec, orphaned=task.orphaned)
-        denial = closed.get((wish.kind, wish.orphaned)) or refused.get(wish)
+        denial = closed.get((wish.kind, wish.orphaned))
         if denial is None:
             node, denial, terms = best_node(look, wish, task.avoid)
             if node:
@@ -41,30 +45,45 @@ def place_requested(look: Look) -> Iterable[Action]:
                 closed[wish.kind, wish.orphaned] = denial
             refused[wish] = denial
             yield from deny(look, wish.kind, "", wish.lane, denial, terms)
-        elif wish not in refused:
+        else:
             refused[wish] = denial
             yield from deny(look, wish.kind, "", wish.lane, denial)
 
 
-def in_fair_order(look: Look) -> list[tuple[str, Task]]:
+def in_fair_order(look: Look, refused: Container[Wish] = ()) -> Iterator[tuple[str, Task]]:
     """Lost work first, older first. Then by when it was asked for, less its kind's head start; a kind that has fewer
-    running than are reserved for it starts earlier still.
+    running than are reserved for it starts earlier still. What shares a refused wish is left out.
 
     The bound: nothing is overtaken by what was asked for more than `overtaking_s` after it.
     """
+    heads: list[tuple[bool, datetime, str, Wish, int]] = []
+    head_starts = {wish: timedelta(seconds=head_start_s(look, wish)) for wish in look.index.queues}
 
-    def key(one: tuple[str, Task]) -> tuple[bool, datetime, str]:
-        name, task = one
-        asked = task.requested_at or look.now
-        if task.orphaned or task.spec is None:
-            return False, asked, name
-        rules = look.settings.kind(task.spec.kind)
-        head_start = rules.head_start_s
-        if look.running[task.spec.kind] < rules.reserved:
-            head_start += look.settings.reserve_head_start_s
-        return True, asked - timedelta(seconds=head_start), name
+    def push(wish: Wish, place: int) -> None:
+        queue = look.index.queues[wish]
+        while place < len(queue) and not look.may_start(look.all.tasks[queue[place][1]]):
+            place += 1
+        if place < len(queue):
+            asked, name = queue[place]
+            heapq.heappush(heads, (not wish.orphaned, asked - head_starts[wish], name, wish, place))
 
-    return sorted(look.waiting, key=key)
+    for wish in list(look.index.queues):
+        push(wish, 0)
+    while heads:
+        _, _, name, wish, place = heapq.heappop(heads)
+        if wish in refused:
+            continue
+        yield name, look.all.tasks[name]
+        push(wish, place + 1)
+
+
+def head_start_s(look: Look, wish: Wish) -> float:
+    """How much earlier than it was requested a task with the wish counts as requested."""
+    if wish.orphaned:
+        return 0.0
+    rules = look.settings.kind(wish.kind)
+    reserve = look.settings.reserve_head_start_s if look.running[wish.kind] < rules.reserved else 0.0
+    return rules.head_start_s + reserve
 
 
 def overtaking_s(look: Look) -> float:
@@ -73,26 +92,90 @@ def overtaking_s(look: Look) -> float:
     return most + look.settings.reserve_head_start_s
 
 
+@dataclass
+class Refusal:
+    """What a scan of all nodes came to, and when; until `until` only nodes that changed since are asked again."""
+
+    until: datetime
+    version: int
+    denial: Denial
+    where: str
+    terms: tuple[Term, ...]
+
+
 def best_node(look: Look, wish: Wish, avoid: str = "") -> tuple[str, Denial | None, tuple[Term, ...]]:
     """The node with the most room of those that pass every check; else the denial that came furthest."""
-    found: list[tuple[bool, bool, float, str]] = []
-    reasons: Counter[str] = Counter()
-    furthest, where = Denial("no node", 0.0, 1.0, -1), ""
-    for name, node in look.all.nodes.items():
-        denial = first_no(look, wish, name, node)
+    known = look.index.hopeless.get(wish)
+    if known is not None and look.now < known.until:
+        node, denial = _asked_again(look, wish, known, avoid)
+        return (node, denial, ()) if node or denial else ("", _refused(look, wish, known), known.terms)
+    reasons: Counter[str] = Counter({f"node {state}": n for state, n in look.index.states.items()
+                                     if n > 0 and state != "healthy"})  # fmt: skip
+    state = max(reasons, default="")
+    furthest, where = (Denial(state, 0.0, 1.0, 2), "") if state else (Denial("no node", 0.0, 1.0, -1), "")
+    second = ""
+    for name in _by_preference(look, wish):
+        denial = first_no(look, wish, name, look.all.nodes[name])
         if denial is None:
-            wasteful = bool(node.gpus) != wish.gpu and wish.kind not in ("selfplay", "train")
-            found.append((name == avoid, wasteful, len(look.taken.get(name, {})) / max(1, node.seats), name))
+            if name != avoid:
+                return name, None, ()
+            second = name
             continue
         reasons[denial.reason] += 1
-        if denial.step > furthest.step:
+        if denial.step > furthest.step or (not where and denial.step >= furthest.step):
             furthest, where = denial, name
         if denial.everywhere:
             break
-    if found:
-        return min(found)[3], None, ()
-    _keep_room(look, wish, furthest, where)
-    return "", furthest, tuple(Term(name=f"nodes: {one}", value=count) for one, count in sorted(reasons.items()))
+    if second:
+        return second, None, ()
+    terms = tuple(Term(name=f"nodes: {one}", value=count) for one, count in sorted(reasons.items()))
+    refusal = Refusal(look.now + REFUSED, look.index.version, furthest, where, terms)
+    if not furthest.everywhere:
+        look.index.hopeless[wish] = refusal
+    return "", _refused(look, wish, refusal), terms
+
+
+def _by_preference(look: Look, wish: Wish) -> Iterator[str]:
+    """Usable nodes, least load first; those with a card last for what needs none."""
+    with_card, without = (look.index.by_load[card].ordered for card in (True, False))
+    if wish.kind in ("selfplay", "train"):
+        groups = [heapq.merge(with_card, without)]
+    else:
+        groups = [iter(with_card), iter(without)] if wish.gpu else [iter(without), iter(with_card)]
+    placed = look.taken.placed
+    later: list[tuple[float, str]] = []
+    for group in groups:
+        for load, name in group:
+            while later and later[0] <= (load, name):
+                yield heapq.heappop(later)[1]
+            if name in placed:
+                seats = max(1, look.all.nodes[name].seats)
+                heapq.heappush(later, (len(placed[name]) / seats, name))
+            else:
+                yield name
+        while later:
+            yield heapq.heappop(later)[1]
+
+
+def _asked_again(look: Look, wish: Wish, known: Refusal, avoid: str) -> tuple[str, Denial | None]:
+    """The first of the nodes that changed since the refusal and pass now."""
+    for name in look.index.touched_since(known.version):
+        node = look.all.nodes[name]
+        if name == avoid or not node.usable:
+            continue
+        denial = first_no(look, wish, name, node)
+        if denial is None:
+            return name, None
+        if denial.everywhere:
+            return "", denial
+    known.version = look.index.version
+    return "", None
+
+
+def _refused(look: Look, wish: Wish, refusal: Refusal) -> Denial:
+    if refusal.where:
+        _keep_room(look, wish, refusal.denial, refusal.where)
+    return refusal.denial
 
 
 def _keep_room(look: Look, wish: Wish, denial: Denial, name: str) -> None:
@@ -112,7 +195,7 @@ def placement(look: Look, name: str, spec: TaskSpec, task: Task | None, node_nam
     seat = f"{name}-{attempt}"
     look.place(seat, node_name, kind, spec.lane)
     gone_here = look.ended(look.picture.seats(node_name).taken)
-    gone = look.ended(look.picture.quota(kind).running)
+    gone = tuple(look.index.gone.get(kind, ()))
     rules, cluster_limit, per_minute = settings.kind(kind), look.cluster_limit(kind), look.spawns_per_minute
     limit = seat_limit(kind, rules, node.seats, settings.reserved_seats)
     terms = readings_of(look, node_name)
@@ -124,8 +207,10 @@ def placement(look: Look, name: str, spec: TaskSpec, task: Task | None, node_nam
         quota: Quota = states[guard]
         if (now.state != "requested" or now.attempt != attempt - 1) if task else bool(now.state):
             return []
-        taken, running = without(seats.taken, gone_here), without(quota.running, gone)
-        if seat_no(taken, kind, rules, node.seats, settings.reserved_seats) or len(running) >= cluster_limit:
+        taken = without(seats.taken, gone_here)
+        freed = tuple(one for one in gone if one in quota)
+        running = len(quota) - len(freed)
+        if seat_no(taken, kind, rules, node.seats, settings.reserved_seats) or running >= cluster_limit:
             return []
         if not now.orphaned and spawn_rate_left(quota, look.now, per_minute) <= 0:
             return []
@@ -141,8 +226,7 @@ def placement(look: Look, name: str, spec: TaskSpec, task: Task | None, node_nam
                 freed=tuple(one for one in gone_here if one in seats.taken),
             ),
             SpawnAdmitted(
-                kind=kind, task=seat, node=node_name, running=len(running) + 1, limit=cluster_limit,
-                freed=tuple(one for one in gone if one in quota.running),
+                kind=kind, task=seat, node=node_name, running=running + 1, limit=cluster_limit, freed=freed,
             ),
         ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from selfplay_orch.core.endings import endings
@@ -17,9 +18,12 @@ from sparring.contracts.selfplay_orch import LaneSharesPlanned
 from sparring.decider import Action, Append, Context
 from sparring.subjects import Ref
 
+# shares that moved too little for a fact are not computed anew at every call
+LOOKED = timedelta(seconds=1)
+
 
 def plan(ctx: Context) -> Sequence[Action]:
-    """Everything that should be done now; costs nodes + open tasks + lanes."""
+    """Everything that should be done now; costs what it does, and the lanes."""
     look = Look(ctx)
     return [*endings(look), *orders(look), *lane_shares(look), *place_requested(look), *fill(look)]
 
@@ -29,6 +33,10 @@ def lane_shares(look: Look) -> Iterable[Action]:
     known = look.all.plan
     if known.at is not None and (look.now - known.at).total_seconds() < look.settings.replan_s:
         return
+    looked_at = look.index.shares_at
+    if looked_at is not None and timedelta() < look.now - looked_at < LOOKED:
+        return
+    look.index.shares_at = look.now
     wanted = shares({name: lane for name, lane in look.all.lanes.items() if lane.spec is not None}, look.now)
     fresh = {one.lane: one.share for one in wanted}
     if not wanted or not _moved(known.shares, fresh, look.settings.replan_share):

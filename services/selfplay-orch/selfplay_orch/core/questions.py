@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from selfplay_orch.core import admission
-from selfplay_orch.core.admission import Answer, Wish, first_no
+from selfplay_orch.core.admission import Answer, first_no
 from selfplay_orch.core.durations import LEAST
+from selfplay_orch.core.index import Wish
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.placement import best_node
 from sparring.contracts.lanes import KindNeeds, LaneSpec

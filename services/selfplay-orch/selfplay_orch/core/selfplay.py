@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from selfplay_orch.core.admission import Denial, Wish, first_no, is_open
+from selfplay_orch.core.admission import Denial, first_no, is_open
 from selfplay_orch.core.cluster import Lane, Node
+from selfplay_orch.core.index import BENCHED, Wish
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.placement import deny, placement
 from selfplay_orch.core.shares import FEW_GAMES, quota
@@ -59,10 +60,10 @@ def fill(look: Look) -> Iterable[Action]:
     if not lanes:
         return
     turns = Turns(look, lanes)
-    open_ = [name for name, node in look.all.nodes.items() if node.usable and name not in look.held]
+    look.index.wake(look.now, look.all.nodes)
+    open_ = [name for _, name in look.index.open.ordered if name not in look.held]
     serial = 0
     while open_ and not look.full:
-        open_.sort(key=lambda name: (len(look.taken.get(name, {})) / max(1, look.all.nodes[name].seats), name))
         still: list[str] = []
         for node_name in open_:
             if look.full:
@@ -71,13 +72,18 @@ def fill(look: Look) -> Iterable[Action]:
             if not choice:
                 if denial is not None and denial.reason not in USUAL:
                     yield from deny(look, KIND, "" if denial.everywhere else node_name, "", denial)
+                if denial is not None and denial.everywhere:
+                    return
+                if node_name not in look.taken.placed:
+                    full = denial is not None and denial.reason in USUAL
+                    look.index.bench(node_name, look.now, None if full else look.now + BENCHED)
                 continue
             serial += 1
             name = f"{choice}-s{look.ctx.read_to}-{serial}"
             yield placement(look, name, _spec(look, name, lanes[choice], look.all.nodes[node_name]), None, node_name)
             turns.served(choice)
             still.append(node_name)
-        open_ = still
+        open_ = sorted(still, key=lambda name: (len(look.taken.get(name)) / max(1, look.all.nodes[name].seats), name))
 
 
 def _stopped(look: Look) -> Iterable[Action]:

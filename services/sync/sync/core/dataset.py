@@ -44,7 +44,7 @@ def seal(order: SealDataset, dataset: Dataset, ctx: Context) -> list[Fact]:
     fresh_games = shelf.games - order.since_games
     chosen: list[BatchRef] = []
     positions = games = new_games = new_positions = 0
-    for batch in reversed(shelf.batches):
+    for batch in reversed(shelf.batches.values()):
         is_new = games < fresh_games
         if not is_new and positions + batch.positions > order.window_positions:
             break

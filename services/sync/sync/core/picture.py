@@ -21,7 +21,7 @@ class Shelf:
 
     games: int = 0
     positions: int = 0
-    batches: list[BatchRef] = field(default_factory=list)
+    batches: dict[str, BatchRef] = field(default_factory=dict)
     admitted_at: dict[str, datetime] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
     sealed: int = 0
@@ -64,6 +64,11 @@ class CustodyPicture(StoredPicture[Everything]):
 
     kind = Everything
 
+    def __init__(self) -> None:
+        super().__init__()
+        # when this process ordered each release, and how often: knowledge of a process, not of the log
+        self.told: dict[str, tuple[datetime, int]] = {}
+
     def shelf(self, lane: str) -> Shelf:
         return self.all.shelves.setdefault(lane, Shelf())
 
@@ -89,8 +94,8 @@ class CustodyPicture(StoredPicture[Everything]):
                 shelf = self.shelf(fact.lane)
                 shelf.games += fact.games
                 shelf.positions += fact.positions
-                shelf.batches.append(BatchRef(batch=fact.batch, sha256=fact.sha256, url=fact.url, games=fact.games,
-                                              positions=fact.positions))  # fmt: skip
+                shelf.batches[fact.batch] = BatchRef(batch=fact.batch, sha256=fact.sha256, url=fact.url,
+                                                     games=fact.games, positions=fact.positions)  # fmt: skip
                 shelf.admitted_at[fact.batch] = recorded.at
                 self._release(fact.id, batch)
             case BatchRetired():
@@ -103,11 +108,13 @@ class CustodyPicture(StoredPicture[Everything]):
     def _release(self, name: str, batch: Batch) -> None:
         self.all.releasing[name] = batch
         while len(self.all.releasing) > RELEASING_KEPT:
-            self.all.releasing.pop(next(iter(self.all.releasing)))
+            oldest = next(iter(self.all.releasing))
+            self.all.releasing.pop(oldest)
+            self.told.pop(oldest, None)
 
     def _retire(self, fact: BatchRetired) -> None:
         shelf = self.shelf(fact.lane)
-        shelf.batches = [one for one in shelf.batches if one.batch != fact.batch]
+        shelf.batches.pop(fact.batch, None)
         shelf.admitted_at.pop(fact.batch, None)
         shelf.used.pop(fact.batch, None)
         self._doom(fact.batch, fact.replicas)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from sparring.contracts.base import Fact
@@ -25,6 +26,7 @@ from sync.core.picture import CustodyPicture, Node
 from sync.core.quota import MAIN, QUOTA, Quota
 
 MOST_GRANTS_A_CALL = 16
+TOLD_AGAIN = (timedelta(), timedelta(seconds=10), timedelta(seconds=60))
 
 
 def plan(ctx: Context) -> Sequence[Action]:
@@ -32,7 +34,7 @@ def plan(ctx: Context) -> Sequence[Action]:
     return [
         *_running(ctx, picture),
         *_grants(ctx, picture),
-        *_releases(picture),
+        *_releases(ctx, picture),
         *_lost(ctx, picture),
         *_retired(ctx, picture),
         *_spent(picture),
@@ -132,8 +134,15 @@ def _alone(name: str, fact: Fact, state: str, grant: int | None = None) -> Appen
     return Append([(BATCH, name)], decide)
 
 
-def _releases(picture: CustodyPicture) -> Iterable[Action]:
+def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
+    """Each order is given three times by this process: at once, after 10 s and after 60 s; the first one that is
+    published is the only one that travels."""
     for name, batch in picture.all.releasing.items():
+        at, times = picture.told.get(name, (ctx.now, 0))
+        if times and ctx.now != at and (times >= len(TOLD_AGAIN) or ctx.now < at + TOLD_AGAIN[times]):
+            continue
+        if ctx.now != at or not times:
+            picture.told[name] = (ctx.now, times + 1)
         order = ReleaseCustody(node=batch.node, batch=name, sha256=batch.sha256)
         yield Send(order, key=f"release-{name}", again_s=86_400.0)
 
@@ -155,7 +164,7 @@ def _retired(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
     """Deletes only what none of the newest data sets reaches, by a fact that lists the replicas."""
     for lane, shelf in picture.all.shelves.items():
         least = shelf.sealed - ctx.settings.keep_datasets
-        for one in shelf.batches[:MOST_GRANTS_A_CALL]:
+        for one in islice(shelf.batches.values(), MOST_GRANTS_A_CALL):
             used, at = shelf.used.get(one.batch), shelf.admitted_at.get(one.batch)
             if used is None or used > least or at is None or ctx.now < at + timedelta(seconds=ctx.settings.keep_s):
                 continue
