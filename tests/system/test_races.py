@@ -34,6 +34,7 @@ from sparring.envelope import encode_order
 from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.log import JetStreamLog
+from sparring.log.guards import unguarded
 from sparring.server import EmbeddedServer
 from sparring.streams import COMMANDS, EVENTS, TELEMETRY
 from sparring.subjects import ref_of
@@ -65,6 +66,11 @@ class Ground:
 
     async def facts(self) -> list[Recorded]:
         return await whole(JetStreamLog(self.nc))
+
+    async def wrong(self) -> list[str]:
+        """What the log proves against its owners: broken invariants, and appends that were not guarded."""
+        log = JetStreamLog(self.nc)
+        return [*violations(await whole(log)), *await unguarded(log)]
 
     async def kill_the_leader(self) -> None:
         """Of the log, once the race is under way; it comes back, as a supervisor would bring it."""
@@ -164,7 +170,7 @@ async def test_four_processes_at_a_node_limit_of_32_admit_32(where: str, tmp_pat
         facts = await place.facts()
         assert sum(one["admitted"] for one in told) == LIMIT
         assert sum(isinstance(one.fact, TaskAssigned) for one in facts) == LIMIT
-        assert violations(facts) == []
+        assert await place.wrong() == []
 
 
 @WHERE
@@ -182,7 +188,7 @@ async def test_seats_that_are_freed_are_taken_again_and_never_more_than_there_ar
         assert max(guarded for guarded, _ in counts) <= LIMIT
         assert max(running for _, running in counts) <= LIMIT
         assert max(one.fact.running for one in facts if isinstance(one.fact, SeatTaken)) == LIMIT
-        assert violations(facts) == []
+        assert await place.wrong() == []
 
 
 @WHERE
@@ -196,6 +202,7 @@ async def test_fifty_writers_in_five_processes_lose_no_update(where: str, tmp_pa
         # a lost answer may repeat a write; it never overwrites one
         assert seen == sorted(set(seen)) == list(range(len(seen)))
         assert len(seen) >= 50 * each
+        assert await unguarded(JetStreamLog(place.nc)) == []
 
 
 @WHERE
@@ -226,7 +233,7 @@ async def test_sixteen_claimants_of_three_slots_whose_holders_die_are_each_serve
         tokens = [json.loads(one.read_text())["token"] for one in results]
         assert sorted(tokens) == [one.sequence for one in claims]
         assert max(one.fact.held for one in claims) <= 3
-        assert violations(facts) == []
+        assert await place.wrong() == []
 
 
 def request(number: int) -> tuple[str, dict[str, str], bytes]:
@@ -285,7 +292,7 @@ async def test_a_planner_that_slept_past_its_lease_harms_nothing(tmp_path: Path)
             facts = await place.facts()
             assert len([one for one in facts if isinstance(one.fact, TaskAssigned)]) == 2
             assert max(guarded for guarded, _ in seats_over_time(facts)) == 2
-            assert violations(facts) == []
+            assert await place.wrong() == []
         finally:
             for one in planners:
                 one.kill()

@@ -29,6 +29,7 @@ from sparring.invariants import violations
 from sparring.lane_file import load_lanes
 from sparring.lease import RENEW_S
 from sparring.log import JetStreamLog
+from sparring.log.guards import unguarded
 from sparring.log.interface import Raw
 from sparring.projection import Projection
 from sparring.streams import COMMANDS, LEASE_TTL_S, LEASES, TELEMETRY
@@ -159,6 +160,7 @@ async def test_two_replicas_share_the_work_fail_over_and_show_the_same_rows(tmp_
             await pair.stop()
         log = JetStreamLog(nc)
         facts, raws = await whole(log), await log.load("evt.>")
+        assert await unguarded(log) == []
         await nc.close()
     assert violations(facts) == []
     for name in NAMES:

@@ -34,6 +34,7 @@ from sparring.envelope import encode_order
 from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.log import JetStreamLog
+from sparring.log.guards import unguarded
 from sparring.server import EmbeddedServer, free_port
 from sparring.streams import COMMANDS, DLQ, EVENTS, STREAMS
 from sparring.testing import eventually
@@ -189,6 +190,7 @@ class Schedules(RuleBasedStateMachine):
         self.world.revive()
         facts = self.world.wait(self.world.settled())
         assert violations(facts) == []
+        assert self.world.wait(unguarded(JetStreamLog(self.world.nc))) == []
         effects = Counter(one.order for one in facts if self._is_effect(one))
         served = Counter(one.fact.holder for one in facts if isinstance(one.fact, SlotClaimed))
         own = {id for id, order in self.world.sent.items() if isinstance(order, ClaimSlot | RecordGames)}

@@ -24,6 +24,7 @@ from sparring.contracts.sync import GamesRecorded
 from sparring.contracts.training_slots import ClaimQueued, ClaimSlot, SlotClaimed
 from sparring.hearing import whole
 from sparring.invariants import violations
+from sparring.log.guards import unguarded
 from sparring.server import EmbeddedServer, free_port
 from sparring.testing.processes import Replica, app_of
 
@@ -83,6 +84,7 @@ async def told(seed: int, folder: Path) -> Counter[str]:
         stage = await stories.Stage.of(url)
         await story(stage)
         facts = await whole(stage.log)
+        assert await unguarded(stage.log) == []
         await stage.nc.close()
         assert violations(facts) == []
         return Counter(stories.end_state(facts))
