@@ -113,9 +113,10 @@ class Dispatch:
     async def _react(self, one: Recorded) -> None:
         reaction = self._handlers.reaction(one.fact)
         await self._shell.hearing.reached(one.sequence)
-        for action in reaction.react(one, self._shell.context()):
-            await self._shell.carry_out(action, cause=one.id)
+        actions = reaction.react(one, self._shell.context())
         fault("reacted")
+        for action in actions:
+            await self._shell.carry_out(action, cause=one.id)
 
     async def _report(self, letter: str, headers: Mapping[str, str], *, recovered: bool, reason: str = "") -> None:
         attempt = int(headers.get(ATTEMPT, "1"))

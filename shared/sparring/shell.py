@@ -328,6 +328,8 @@ class Shell:
                 began = time.monotonic()
                 actions = plan(self.context())
                 spent = time.monotonic() - began
+                if actions:
+                    fault("reacted")
                 for action in actions:
                     await self.carry_out(action)
             except (LogUnavailable, LostRace) as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 import nats
 from nats.aio.client import Client
+from nats.js import api
 from nats.js.errors import NotFoundError
 
 from sparring import clock
@@ -67,19 +68,21 @@ from sparring.contracts.training_slots import (
     ReleaseSlot,
     RenewSlot,
     SlotClaimed,
+    SlotExpired,
     SlotReleased,
     SlotRenewed,
 )
 from sparring.decider import Decider, Recorded
 from sparring.entity_store import Because, EntityStore
 from sparring.envelope import encode_order
+from sparring.errors import LogUnavailable, LostRace
 from sparring.hearing import whole
 from sparring.log import JetStreamLog
 from sparring.projection import Projection
-from sparring.streams import COMMANDS
+from sparring.streams import COMMANDS, EVENTS, STREAMS
 from sparring.subjects import filter_of
 from sparring.testing import eventually
-from sparring.topology import declare_durable, declare_topology
+from sparring.topology import declare_durable, declare_topology, declared_config
 
 SHA = "a" * 64
 ARGV = ("x", "{job}", "{out}")
@@ -93,42 +96,81 @@ class Stage:
         self.nc, self.js, self.log, self.service = nc, nc.jetstream(timeout=10), JetStreamLog(nc), service
         self._store = EntityStore(self.log)
         self._told = 0
+        self.sent: dict[str, Order] = {}
+        # what happens before the n-th message of the story is told
+        self.before: dict[int, Callable[[], Awaitable[None]]] = {}
 
     @classmethod
-    async def of(cls, url: str, service: str = "") -> Stage:
-        stage = cls(await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05), service)
+    async def of(cls, url: str, service: str = "", *, window_s: float = 120.0) -> Stage:
+        async def quiet(_: Exception) -> None: ...
+
+        nc = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=quiet)
+        stage = cls(nc, service)
+        for one in STREAMS:
+            settings = declared_config(one, 1).__dict__
+            if one.name in (EVENTS, COMMANDS):
+                await stage.js.add_stream(api.StreamConfig(**{**settings, "duplicate_window": window_s}))
         await declare_topology(stage.nc)
         return stage
 
     @classmethod
-    async def set(cls, url: str, service: str) -> Stage:
-        stage = await cls.of(url, service)
+    async def set(cls, url: str, service: str, *, window_s: float = 120.0) -> Stage:
+        """`window_s` is how long the server itself notices that a message comes again."""
+        stage = await cls.of(url, service, window_s=window_s)
         for one in services():
             if one.name == service:
                 for durable in one.durables():
                     await declare_durable(stage.js, replace(durable, ack_wait_s=1.0))
         return stage
 
-    async def order(self, order: Order, id: str = "") -> None:
-        """Sent once, with an id that a run with kills shares with the run without."""
+    async def _turn(self) -> int:
         self._told += 1
-        subject, headers, body = encode_order(order, id or f"order-{self._told}", now=clock.now(), source="story")
+        if self._told in self.before:
+            await self.before[self._told]()
+        return self._told
 
-        async def sent() -> bool:
-            await self.js.publish(subject, body, headers=headers, stream=COMMANDS, timeout=2)
+    async def order(self, order: Order, id: str = "") -> None:
+        """Sent until it is acknowledged, with an id that a run with kills shares with the run without."""
+        turn = await self._turn()
+        id = id or f"order-{turn}"
+        self.sent[id] = order
+        await self._publish(order, id, id)
+
+    async def repeat_all(self) -> None:
+        """Every order once more, as a redelivery after the window of the server's own deduplication."""
+        for id, order in self.sent.items():
+            await self._publish(order, id, f"{id}-again")
+
+    async def _publish(self, order: Order, id: str, message: str) -> None:
+        subject, headers, body = encode_order(order, id, now=clock.now(), source="story")
+        headers["Nats-Msg-Id"] = message
+
+        async def taken() -> bool:
+            try:
+                await self.js.publish(subject, body, headers=headers, stream=COMMANDS, timeout=1)
+            except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError):
+                return False
             return True
 
-        await sent()
+        await eventually(taken, within_s=30)
 
     async def fact(self, *facts: Fact) -> None:
         """Another owner's facts."""
         for fact in facts:
-            self._told += 1
+            id = f"fact-{await self._turn()}"
             decider: Decider[Any] = Decider(
                 fact.owner, fact.entity, None, lambda state, _: state, state_type=type(None)
             )
-            because = Because(source="story", now=clock.now(), id=f"fact-{self._told}")
-            await self._store.execute([(decider, fact.id)], lambda _, fact=fact: [fact], because, verify=False)  # type: ignore[misc]
+            because = Because(source="story", now=clock.now(), id=id, order=id)
+
+            async def taken(decider: Any = decider, fact: Fact = fact, because: Because = because) -> bool:
+                try:
+                    await self._store.execute([(decider, fact.id)], lambda _: [fact], because, verify=False)
+                except (LogUnavailable, LostRace):
+                    return False
+                return True
+
+            await eventually(taken, within_s=30)
 
     async def happened(self, kind: type[Fact], count: int = 1) -> list[Any]:
         async def look() -> list[Any]:
@@ -203,6 +245,13 @@ async def slots(stage: Stage) -> None:
     await stage.happened(SlotClaimed, 4)
     await stage.order(HoldLaneBack(lane="b", reason="story", for_s=600))
     await stage.happened(LaneHeldBack)
+    # nobody renews it: the planner ends it
+    await stage.order(
+        ReleaseSlot(lane="c", holder="h-c", token=next(t.sequence for t in claimed if t.fact.lane == "c"))
+    )
+    await stage.happened(SlotReleased, 2)
+    await stage.order(ClaimSlot(lane="e", holder="h-e", lease_s=2))
+    await stage.happened(SlotExpired)
 
 
 async def custody(stage: Stage) -> None:
@@ -337,6 +386,9 @@ STORIES: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "training-slots": slots, "sync": custody, "lifecycle": models, "pipeline": iteration, "selfplay-orch": placement,
     "health": keeping,
 }  # fmt: skip
+
+# a pool of slots sends nothing: whoever waits is served in the same decision
+SILENT = {"training-slots"}
 
 # ---- the end state
 

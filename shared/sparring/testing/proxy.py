@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
+
+LONGEST_WORD = 64
 
 
 class Proxy:
     """`with Proxy(url) as proxy:` — connect to `proxy.url`.
 
     `cut` ends all connections and refuses new ones; `deafen` lets the client speak, but no answer comes back: what it
-    published is stored and never acknowledged; `heal` ends both.
+    published is stored and never acknowledged; `deafen_at` does so from the moment on at which the client has said
+    something for the n-th time; `heal` ends all of it.
     """
 
     def __init__(self, url: str) -> None:
@@ -23,6 +27,7 @@ class Proxy:
         self._links: list[socket.socket] = []
         self._open, self._answers = threading.Event(), threading.Event()
         self._lock = threading.Lock()
+        self._word, self._times = b"", 0
         self.heal()
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
@@ -38,10 +43,19 @@ class Proxy:
     def deafen(self) -> None:
         self._answers.clear()
 
+    def deafen_at(self, word: bytes, times: int = 1) -> None:
+        """What the client says with `word`, such as `PUB evt.`, arrives; from its n-th time on nothing comes back."""
+        self._word, self._times = word, times
+
+    @property
+    def deaf(self) -> bool:
+        return not self._answers.is_set()
+
     def heal(self) -> None:
         """Connections that lost answers are ended first: a stream with a hole would be no TCP."""
         if not self._answers.is_set():
             self._drop()
+        self._word = b""
         self._answers.set()
         self._open.set()
 
@@ -75,17 +89,34 @@ class Proxy:
             far.settimeout(None)
             with self._lock:
                 self._links += [near, far]
-            threading.Thread(target=self._pump, args=(near, far, None), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, self._answers), daemon=True).start()
+            threading.Thread(target=self._carry, args=(near, far, self._heard), daemon=True).start()
+            threading.Thread(target=self._carry, args=(far, near, self._let), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, let: threading.Event | None) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket, passes: Callable[[bytes, bytes], bool]) -> None:
+        tail = b""
         with contextlib.suppress(OSError):
             while data := source.recv(65_536):
-                if let is None or let.is_set():
+                if passes(tail, data):
                     sink.sendall(data)
+                tail = data[-LONGEST_WORD:]
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+
+    def _let(self, tail: bytes, data: bytes) -> bool:  # noqa: ARG002
+        return self._answers.is_set()
+
+    def _heard(self, tail: bytes, data: bytes) -> bool:
+        """What the client says always passes; the answers stop before the word can be answered."""
+        with self._lock:
+            if self._word:
+                # a word that lies across two pieces counts with the second one
+                begun = tail[-(len(self._word) - 1) :]
+                self._times -= (begun + data).count(self._word)
+                if self._times <= 0:
+                    self._word = b""
+                    self._answers.clear()
+        return True
 
     def __enter__(self) -> Self:
         return self
