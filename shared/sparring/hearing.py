@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,13 +189,22 @@ def heard(raw: Raw) -> Recorded | None:
     return one if isinstance(one.fact, Fact) else None
 
 
+async def until(log: Log, end: int) -> AsyncIterator[list[Raw]]:
+    """The log from its first message up to `end`, in batches that need not be held together."""
+    feed = log.follow(0)
+    try:
+        while end > 0:
+            batch = await anext(feed)
+            yield [raw for raw in batch if raw.sequence <= end]
+            if batch and batch[-1].sequence >= end:
+                return
+    finally:
+        await feed.aclose()  # type: ignore[attr-defined]
+
+
 async def whole(log: Log) -> list[Recorded]:
     """Every fact from the first to the log's present end; for logs that fit in memory."""
-    end, found = await log.end(), list[Recorded]()
-    if end == 0:
-        return found
-    async for batch in log.follow(0):
-        found += [one for raw in batch if raw.sequence <= end and (one := heard(raw)) is not None]
-        if batch and batch[-1].sequence >= end:
-            break
+    found = list[Recorded]()
+    async for batch in until(log, await log.end()):
+        found += [one for raw in batch if (one := heard(raw)) is not None]
     return found

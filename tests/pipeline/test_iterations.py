@@ -55,7 +55,7 @@ from sparring.contracts.training_slots import (
     SlotClaimed,
     SlotExpired,
 )
-from sparring.invariants import every_wait_has_a_deadline
+from sparring.invariants import EveryWaitHasADeadline, violations
 from sparring.testing import at, given
 from sparring.testing.world import World
 
@@ -146,7 +146,7 @@ def test_an_iteration_goes_from_collecting_to_the_next_one() -> None:
     assert [(fact.outcome, fact.model) for fact in loop.of(IterationClosed)] == [("promoted", SHA)]
     assert [fact.number for fact in loop.of(IterationOpened)] == [1, 2]
     assert loop.of(IterationOpened)[-1].games_before == 10
-    assert list(every_wait_has_a_deadline(loop.facts)) == []
+    assert violations(loop.facts, EveryWaitHasADeadline) == []
     assert len(loop.orders(ReleaseSlot)) == 1
 
 
@@ -180,7 +180,7 @@ def test_bad_data_blocks_with_numbers_and_asks_for_more() -> None:
     loop = Loop().collected().sealed().exported(coverage=0.5)
     assert [term.name for term in loop.of(QualityRefused)[0].terms][1] == "policy coverage"
     assert loop.of(ExportFinished) == []
-    assert list(every_wait_has_a_deadline(loop.facts)) == []
+    assert violations(loop.facts, EveryWaitHasADeadline) == []
 
 
 def test_a_completion_without_evidence_is_tried_again_and_then_the_iteration_closes() -> None:
@@ -237,7 +237,7 @@ def test_a_training_that_gives_way_goes_on_from_its_checkpoint_under_the_next_sl
     assert [file.role for file in again.spec.inputs["checkpoint"]] == ["checkpoint"]
     loop.done("train", "model", TRAINED)
     assert len(loop.of(TrainingFinished)) == 1
-    assert list(every_wait_has_a_deadline(loop.facts)) == []
+    assert violations(loop.facts, EveryWaitHasADeadline) == []
 
 
 def test_a_training_that_ends_within_its_grace_time_is_finished_not_interrupted() -> None:

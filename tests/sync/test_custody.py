@@ -32,7 +32,7 @@ from sparring.contracts.sync import (
     TransferGranted,
 )
 from sparring.decider import Context
-from sparring.invariants import games_are_conserved, limits_are_kept
+from sparring.invariants import GamesAreConserved, LimitsAreKept, violations
 from sparring.testing import at, given
 from sparring.testing.world import World
 from sync.core.batch import BATCH, failed, record, stored
@@ -133,7 +133,7 @@ def test_grants_keep_the_limits_of_node_and_cluster() -> None:
     world = World(CustodyPicture, plan, Settings(), *many)
     world.tick(times=4)
     assert len(world.of(TransferGranted)) == 8
-    assert list(limits_are_kept(world.facts)) == []
+    assert violations(world.facts, LimitsAreKept) == []
     assert len(world.orders(UploadBatch)) == 8
 
 
@@ -277,5 +277,5 @@ def test_sums_balance_whatever_happens(steps: list[tuple[str, int]]) -> None:
             case _:
                 world.tick(7 * number)
         world.tick()
-        assert list(games_are_conserved(world.facts)) == []
-        assert list(limits_are_kept(world.facts)) == []
+        assert violations(world.facts, GamesAreConserved) == []
+        assert violations(world.facts, LimitsAreKept) == []

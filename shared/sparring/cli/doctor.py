@@ -16,8 +16,8 @@ from sparring.catalogue import services
 from sparring.cli.common import AsJson, Data, Nats, print_json
 from sparring.contracts import fingerprint
 from sparring.contracts.readings import Heartbeat, ServiceBeat
-from sparring.hearing import whole
-from sparring.invariants import violations
+from sparring.hearing import heard, until
+from sparring.invariants import AppendsAreGuarded, Watch
 from sparring.place import find
 from sparring.reader import Reader
 from sparring.streams import STREAMS, TELEMETRY
@@ -65,7 +65,15 @@ def doctor(
 async def _invariants(reader: Reader) -> list[Finding]:
     """What must hold over any log: no effect twice, limits kept, games conserved, every wait with a deadline."""
     remedy = "read around it with `spar events --since SEQ`; the fact's owner has a bug"
-    return [Finding("critical", "log", text, remedy) for text in violations(await whole(reader.log))]
+    watch, guards, end = Watch(), AppendsAreGuarded(), await reader.log.end()
+    found: list[Finding] = []
+    async for batch in until(reader.log, end):
+        for raw in batch:
+            texts = [f"{guards.name}: {text}" for text in guards.apply(raw)]
+            one = heard(raw)
+            texts += watch.apply(one) if one is not None else []
+            found += [Finding("critical", "log", text, remedy) for text in texts]
+    return found
 
 
 async def _streams(nc: Client):  # type: ignore[no-untyped-def]
