@@ -52,7 +52,7 @@ class GamesAreConserved(Invariant):
             lane, place, games = self._at.get(fact.batch, (getattr(fact, "lane", ""), "", 0))
             if place not in come_from:
                 yield f"{one.sequence}: {fact.batch} is {to} after it was {place or 'never produced'}"
-            moved: int = getattr(fact, "games", games)
+            moved: int = fact.games if hasattr(fact, "games") else games
             if place:
                 self.places[lane][place] -= games
             self.places[lane][to] += moved
