@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sparring import __version__
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.settings import SETTINGS_ADOPTED
 from sparring.decider import Append, Command, Context, Decider, Reaction, Recorded, Send
-from sparring.entity_store import Because
+from sparring.entity_store import Because, EntityStore, Outcome
 from sparring.envelope import Envelope, derived_id
 from sparring.errors import UnknownMessage
 from sparring.service import Service, ServiceSettings
@@ -79,6 +79,21 @@ def obeying(
         traceparent=traceparent or envelope.traceparent,
     )
     return Obeying([(command.decider, order.id), *others], decide, because)
+
+
+async def obey(
+    store: EntityStore, command: Command, order: Order, envelope: Envelope, behind: Any, source: str, trace: str = ""
+) -> Outcome:
+    """Decides on the order with the entity's present state and appends what follows.
+
+    `behind` gathers evidence and knows the `context()`. Only an order that mints an id can create an entity.
+    """
+    if not command.mints and not await store.exists(command.decider, order.id):
+        return Outcome()
+    gathered = await command.gather(order, behind) if command.gather else None
+    context = replace(behind.context(), id=envelope.id, gathered=gathered)
+    what = obeying(command, order, envelope, context, source, trace)
+    return await store.execute(what.entities, what.decide, what.because)
 
 
 class Repeats:

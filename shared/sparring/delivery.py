@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -77,8 +78,23 @@ Failures = Callable[[str, bytes], Awaitable[object]]
 class Delivery:
     """Carries a disposition out; the failure is written down before the message is given up."""
 
-    def __init__(self, put_failure: Failures, log: Any) -> None:
-        self._put_failure, self._log, self.tally = put_failure, log, Tally()
+    def __init__(self, put_failure: Failures, log: Any, build: str = "") -> None:
+        """`build` is what the process runs: a letter that it could not handle goes again under another one."""
+        self._put_failure, self._log, self.tally, self._build = put_failure, log, Tally(), build
+
+    async def last_attempt(self, message: Msg, now: datetime) -> None:
+        """Written down before it begins: a process that dies in it could not say so afterwards."""
+        record = {
+            "type": "NoAnswer",
+            "message": "the last attempt ended without an answer: its process died or hung",
+            "attempt": message.metadata.num_delivered,
+            "trace": telemetry.trace_id_of((message.headers or {}).get("traceparent", "")),
+            "transient": True,
+            "given_up": False,
+            "last_attempt_at": now.isoformat(),
+            "subject": message.subject,
+        }
+        await self._put(message, record)
 
     async def settle(self, message: Msg, error: BaseException | None) -> Disposition:
         attempt = message.metadata.num_delivered
@@ -89,6 +105,8 @@ class Delivery:
                 # synchronous: an acknowledgement that is lost would be another delivery
                 await message.ack()
                 fault("acked")
+                if attempt >= ATTEMPTS:
+                    await self._put(message, {"attempt": attempt, "given_up": False, "subject": message.subject})
             case Retry(delay):
                 why = f"{type(error).__name__}: {error}"
                 self._log.warning("tried again", subject=message.subject, attempt=attempt, delay_s=delay, error=why)
@@ -111,7 +129,6 @@ class Delivery:
     async def _remember(
         self, message: Msg, error: BaseException | None, attempt: int, *, transient: bool, given_up: bool
     ) -> None:
-        meta = message.metadata
         record = {
             "type": type(error).__name__,
             "message": str(error)[:2000],
@@ -122,9 +139,13 @@ class Delivery:
             "given_up": given_up,
             "subject": message.subject,
         }
+        await self._put(message, record)
+
+    async def _put(self, message: Msg, record: Mapping[str, object]) -> None:
+        meta = message.metadata
         key = f"{meta.stream}.{meta.consumer}.{meta.sequence.stream}"
         try:
-            await self._put_failure(key, json.dumps(record).encode())
+            await self._put_failure(key, json.dumps({**record, "build": self._build}).encode())
         except (TimeoutError, JetStreamError, OSError) as failed:
             self._log.error("the failure could not be written down", key=key, error=repr(failed))
 

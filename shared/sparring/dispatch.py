@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 from opentelemetry.trace import SpanKind
 
 from sparring import telemetry
-from sparring.binding import Handlers, obeying
+from sparring.binding import Handlers, obey
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.health import ReportRedriven
 from sparring.decider import Recorded
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from sparring.shell import Shell
 
 LETTER, ATTEMPT, FORCED = "Sparring-Letter", "Sparring-Attempt", "Sparring-Forced"
+# before each header of the original, as the DLQ keeps it
+KEPT = "Sparring-Original-"
 # well below ack_wait: a message that waits for a dependency stays in these hands
 MOST_WAIT_S = 5.0
 
@@ -41,6 +43,8 @@ class Dispatch:
         headers: dict[str, str] = dict(message.headers or {})
         letter = headers.get(LETTER)
         last = message.metadata.num_delivered >= ATTEMPTS
+        if last:
+            await self._shell.delivery.last_attempt(message, self._shell.now())
         try:
             await self._patiently(message, headers)
         except Exception as error:
@@ -98,15 +102,9 @@ class Dispatch:
 
     async def obey(self, order: Order, envelope: Envelope) -> Outcome:
         """Decides on the order with the entity's present state and appends what follows."""
-        command = self._handlers.command(order)
-        if not command.mints and not await self._shell.store.exists(command.decider, order.id):
-            # only an order that mints an id can create an entity
-            return Outcome()
-        gathered = await command.gather(order, self._shell) if command.gather else None
-        context = replace(self._shell.context(), id=envelope.id, gathered=gathered)
-        source = f"{self._shell.service.name}/{self._shell.replica}"
-        what = obeying(command, order, envelope, context, source, telemetry.current_traceparent())
-        outcome = await self._shell.store.execute(what.entities, what.decide, what.because)
+        shell = self._shell
+        source, trace = f"{shell.service.name}/{shell.replica}", telemetry.current_traceparent()
+        outcome = await obey(shell.store, self._handlers.command(order), order, envelope, shell, source, trace)
         self._shell.appended(outcome.facts)
         return outcome
 

@@ -18,7 +18,7 @@ from sparring.catalogue import services
 from sparring.contracts import fingerprint
 from sparring.decider import Context, Picture, Reading
 from sparring.errors import BadInput, CannotAnswer
-from sparring.hearing import heard
+from sparring.hearing import NoPicture, heard
 from sparring.log.interface import Raw
 from sparring.reader import Reader, cache_folder
 from sparring.service import Question, Service, ServiceSettings
@@ -34,17 +34,24 @@ async def ask(reader: Reader, service: str, question: str, *, at: str | None = N
     Raises BadInput for what does not exist, CannotAnswer when nobody can tell.
     """
     one, wanted = _named(service, question)
-    settings = await _settings(reader, one)
-    picture = await _picture(reader, one, wanted)
+    return wanted.answer(await context_of(reader, one, hears=wanted.hears, at=at), **asked)
+
+
+async def context_of(reader: Reader, service: Service, *, hears: Sequence[str] = (), at: str | None = None) -> Context:
+    """What a decision of the service would look at, as of the reader's moment; `hears` narrows what is folded.
+
+    Raises CannotAnswer when the service never ran on this log.
+    """
+    settings = await _settings(reader, service)
+    picture = await _picture(reader, service, hears)
     readings: Mapping[str, Reading] = {} if at is not None else await reader.readings()
     now = reader.as_of.at if at is not None else clock.now()
     if now is None:
-        raise CannotAnswer(f"{service} has said nothing yet as of {reader.projection.position}")
-    context = Context(
+        raise CannotAnswer(f"{service.name} has said nothing yet as of {reader.projection.position}")
+    return Context(
         now=now, settings=settings, settings_hash=settings.fingerprint(), picture=picture,
         read_to=reader.projection.position, readings=readings,
     )  # fmt: skip
-    return wanted.answer(context, **asked)
 
 
 def _named(service: str, question: str) -> tuple[Service, Question]:
@@ -70,13 +77,13 @@ async def _settings(reader: Reader, service: Service) -> ServiceSettings:
     return service.settings.model_validate(values)
 
 
-async def _picture(reader: Reader, service: Service, question: Question) -> Picture:
+async def _picture(reader: Reader, service: Service, hears: Sequence[str]) -> Picture:
     if service.picture is None:
-        raise CannotAnswer(f"{service.name} keeps no picture to answer from")
+        return NoPicture()
     target = reader.projection.position
-    if question.hears:
+    if hears:
         picture = service.picture()
-        raws = [raw for pattern in question.hears for raw in await reader.log.load(pattern)]
+        raws = [raw for pattern in hears for raw in await reader.log.load(pattern)]
         _take(picture, sorted((raw for raw in raws if raw.sequence <= target), key=lambda raw: raw.sequence))
         return picture
     folder = cache_folder() / "pictures"

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
-from sparring.contracts.readings import Heartbeat, ServiceBeat, TaskProgress
+from sparring.contracts.readings import READINGS, AnyReading, Heartbeat, ServiceBeat
 from sparring.decider import Reading, Watch
 
 KEPT_S = 900.0
@@ -22,7 +22,7 @@ SWEEP_S = 60.0
 class _Heard:
     """A reading as it came; most are replaced before anybody asks what they say."""
 
-    kind: type[Heartbeat | ServiceBeat | TaskProgress]
+    kind: type[AnyReading]
     body: bytes
     at: float
     data: Any = None
@@ -90,8 +90,8 @@ class _View(Mapping[str, Reading]):
         return sum(1 for _ in self)
 
 
-def kind_of(subject: str) -> type[Heartbeat | ServiceBeat | TaskProgress] | None:
+def kind_of(subject: str) -> type[AnyReading] | None:
     """What a reading on the subject is."""
     if subject.endswith(".heartbeat"):
         return ServiceBeat if subject.startswith("tel.svc-") else Heartbeat
-    return TaskProgress if subject.endswith(".progress") else None
+    return READINGS.get(subject.rpartition(".")[2])

@@ -255,7 +255,7 @@ class Shell:
         telemetry.salt_with(self.identity)
         self.store = EntityStore(JetStreamLog(self.nc))
         self.failures: KeyValue = await self.js.key_value(FAILURES)
-        self.delivery = Delivery(self.failures.put, self.log)
+        self.delivery = Delivery(self.failures.put, self.log, f"{__version__} {fingerprint()}")
         self.lease = Lease(self.nc, self.service.name, self.replica)
         self.artifacts: ArtifactStore = await open_store(self.options.artifacts, self.js)
         hearing = self._hearing()
@@ -370,6 +370,7 @@ class Shell:
                 up_s=round(time.monotonic() - self._began, 1),
                 rss_bytes=process.memory_info().rss,
                 settings_hash=self.settings_hash,
+                stuck=(self.hearing.stuck or self.hearing.broken)[:500],
             )
             if self.nc.is_connected:
                 await self.nc.publish(subject, beat.model_dump_json().encode())

@@ -9,11 +9,12 @@ from hypothesis import given as any_given
 from hypothesis import strategies as st
 
 from health.core.capacity import Controller
-from health.core.letter import LETTER, automatic, delay_s, discard, fingerprint, record, redrive, report
+from health.core.letter import LETTER, delay_s, discard, fingerprint, record, redrive, report
 from health.core.node import class_seats
 from health.core.picture import HealthPicture
 from health.core.plan import plan
 from health.core.pressure import Limits, level_of, next_level, rank
+from health.core.redriving import due
 from health.core.small import CLUSTER, switch
 from health.settings import Settings
 from sparring.contracts import fingerprint as contracts
@@ -224,14 +225,6 @@ def test_a_letter_is_recorded_once_and_due_after_a_minute() -> None:
     given(LETTER).when(record, LETTER_ORDER).then(recorded()).asked_again_changes_nothing(record, LETTER_ORDER)
 
 
-def test_ten_poisoned_never_delay_ten_healthy() -> None:
-    one = world(*(recorded(n) for n in range(25)))
-    one.tick(61)
-    assert len(one.of(DeadLetterRedriven)) == 10
-    one.tick(1, times=2)
-    assert len(one.of(DeadLetterRedriven)) == 25
-
-
 def test_permanent_letters_wait_for_a_person() -> None:
     one = world(recorded(transient=False))
     one.tick(10_000, times=2)
@@ -264,8 +257,8 @@ def test_a_discard_is_a_fact() -> None:
 def test_delays_double_up_to_an_hour() -> None:
     assert [delay_s(n) for n in (0, 1, 2, 10)] == [60, 120, 240, 3600]
     state = LETTER.evolve(LETTER.initial, world(recorded()).facts[0])
-    assert automatic("c-S-1", state, at(59)) == []
-    assert automatic("c-S-1", state, at(0) + timedelta(seconds=60))
+    assert due("c-S-1", state, at(59), set()) == []
+    assert due("c-S-1", state, at(0) + timedelta(seconds=60), set())
 
 
 def test_letters_of_one_cause_have_one_fingerprint() -> None:

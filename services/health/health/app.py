@@ -1,5 +1,6 @@
 """The service `health` as data."""
 
+from health.consumers import watch
 from health.core.letter import LETTER, discard, record, redrive, report
 from health.core.node import NODE, drain
 from health.core.picture import HealthPicture
@@ -33,7 +34,7 @@ SERVICE = Service(
     ],
     picture=HealthPicture,
     plan=plan,
-    readings=("tel.*.heartbeat",),
+    readings=("tel.*.heartbeat", "tel.*.consumers"),
     read_models=[HEALTH],
-    workers=[keep, reconcile, bring_redriven],
+    workers=[keep, reconcile, bring_redriven, watch],
 )

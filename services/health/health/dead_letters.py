@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from typing import Any
 
 import nats.errors
@@ -12,16 +13,17 @@ from nats.js.errors import APIError, KeyNotFoundError, NoKeysError, NotFoundErro
 from nats.js.errors import Error as JetStreamError
 
 from health.core.letter import fingerprint
-from sparring.contracts.health import RecordDeadLetter
-from sparring.dispatch import ATTEMPT, FORCED, LETTER
+from sparring.contracts.health import RecordDeadLetter, ReportRedriven
+from sparring.dispatch import ATTEMPT, FORCED, KEPT, LETTER
 from sparring.errors import LogUnavailable
 from sparring.streams import ADVISORIES, COMMANDS, DLQ, FAILURES, Durable
 from sparring.subjects import retry_subject, without_retry
 from sparring.topology import declare_durable
 
 KEEPER = Durable("dead-letter-keeper", ADVISORIES, ("$JS.EVENT.ADVISORY.CONSUMER.>",), max_deliver=-1)
-KEPT = "Sparring-Original-"
-RECONCILE_S = 60.0
+RETRY = "-retry"
+# well above the handlers' time and the server's wait for an answer
+UNANSWERED_S = 180.0
 TROUBLE = (nats.errors.Error, JetStreamError, LogUnavailable, TimeoutError, OSError)
 
 
@@ -65,13 +67,13 @@ async def record_letter(
     shell: Any, stream: str, consumer: str, sequence: int, *, cause: str, deliveries: int, reason: str = ""
 ) -> None:
     """Copies the original to the DLQ, exactly once for ever, and orders its letter to be recorded."""
-    if consumer.endswith("-retry"):
-        # a redriven letter is a letter already: its consumer reported what became of it
-        return
     try:
         original = await shell.js.get_msg(stream, sequence)
     except NotFoundError:
         shell.log.error("a message was given up and is gone", stream=stream, consumer=consumer, sequence=sequence)
+        return
+    if consumer.endswith(RETRY):
+        await _failed_again(shell, dict(original.headers or {}), reason)
         return
     failure = await _failure(shell, f"{stream}.{consumer}.{sequence}")
     headers = {f"{KEPT}{name}": value for name, value in (original.headers or {}).items()}
@@ -105,8 +107,18 @@ async def record_letter(
         fingerprint=fingerprint(consumer, exception, why),
         deliveries=deliveries or int(failure.get("attempt") or 0),
         trace=str(failure.get("trace") or ""),
+        build=str(failure.get("build") or ""),
     )
     await shell.send(order, key=f"letter-{order.letter}")
+
+
+async def _failed_again(shell: Any, headers: dict[str, str], reason: str) -> None:
+    """A redriven letter is a letter already. Its consumer says what became of it, unless it died each time."""
+    letter, attempt = headers.get(LETTER, ""), int(headers.get(ATTEMPT, "1"))
+    if letter:
+        why = reason or "no handler answered in time"
+        order = ReportRedriven(letter=letter, attempt=attempt, recovered=False, reason=why[:500])
+        await shell.send(order, key=f"redriven-{letter}-{attempt}-False")
 
 
 async def _failure(shell: Any, key: str) -> dict[str, Any]:
@@ -118,14 +130,16 @@ async def _failure(shell: Any, key: str) -> dict[str, Any]:
 
 
 async def reconcile(shell: Any) -> None:
-    """Advisories are fire-and-forget: what a handler gave up without one is found in FAILURES every minute."""
+    """Advisories are fire-and-forget: what a handler gave up without one is found in FAILURES."""
     while not shell.stopping.is_set():
-        if shell.leads:
-            try:
-                await _reconcile(shell)
-            except TROUBLE as error:
-                shell.log.warning("the reconciliation of failures waits", error=repr(error))
-        await _pause(shell, RECONCILE_S)
+        if not shell.leads:
+            await shell.pause(1.0)
+            continue
+        try:
+            await _reconcile(shell)
+        except TROUBLE as error:
+            shell.log.warning("the reconciliation of failures waits", error=repr(error))
+        await shell.pause(shell.settings.reconcile_s)
 
 
 async def _reconcile(shell: Any) -> None:
@@ -137,8 +151,16 @@ async def _reconcile(shell: Any) -> None:
     for key in keys:
         stream, consumer, sequence = key.rsplit(".", 2)
         failure = await _failure(shell, key)
-        if failure.get("given_up") and not await _has_letter(shell, consumer, stream, sequence):
+        if _given_up(failure, shell.now()) and not await _has_letter(shell, consumer, stream, sequence):
             await record_letter(shell, stream, consumer, int(sequence), cause="reconciled", deliveries=0)
+
+
+def _given_up(failure: dict[str, Any], now: datetime) -> bool:
+    """Said so by its handler, or its last attempt began long ago and nobody said how it ended."""
+    if failure.get("given_up"):
+        return True
+    began = failure.get("last_attempt_at")
+    return began is not None and (now - datetime.fromisoformat(began)).total_seconds() > UNANSWERED_S
 
 
 async def _has_letter(shell: Any, consumer: str, stream: str, sequence: str) -> bool:
@@ -162,7 +184,7 @@ async def redrive(shell: Any) -> None:
                     sent.add((name, letter.redrives))
                 except TROUBLE as error:
                     shell.log.warning("a letter could not be redriven yet", letter=name, error=repr(error))
-        await _pause(shell, 0.5)
+        await shell.pause(0.5)
 
 
 async def _redrive(shell: Any, name: str, letter: Any) -> None:
@@ -179,10 +201,3 @@ async def _redrive(shell: Any, name: str, letter: Any) -> None:
     }
     subject = retry_subject(letter.consumer, without_retry(letter.subject))
     await shell.js.publish(subject, kept.data or b"", headers=headers, stream=COMMANDS)
-
-
-async def _pause(shell: Any, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(shell.stopping.wait(), seconds)
-    except TimeoutError:
-        return

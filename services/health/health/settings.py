@@ -21,6 +21,8 @@ class Settings(ServiceSettings):
     score_s: float = Field(default=10.0, gt=0)
     alarm_repeat_s: float = Field(default=3_600.0, gt=0)
     overdue_s: float = Field(default=60.0, gt=0)
+    reconcile_s: float = Field(default=60.0, gt=0)
+    stalled_s: float = Field(default=30.0, gt=0)
     redrives_a_round: int = Field(default=10, ge=1)
     disk_least_bytes: int = Field(default=1024**3, ge=0)
 

@@ -15,15 +15,12 @@ from sparring.cli.common import Data, Nats, plain
 from sparring.client import Client
 from sparring.contracts.base import Order
 from sparring.contracts.health import (
-    DiscardDeadLetter,
     DrainNode,
-    RedriveDeadLetter,
     SwitchCluster,
 )
 from sparring.contracts.lifecycle import RollBack
 from sparring.contracts.pipeline import PauseLane, RegisterLane, ResumeLane
 from sparring.contracts.selfplay_orch import BoostLane
-from sparring.errors import BadInput
 
 Reason = Annotated[str, typer.Option(help="Why; stands in the fact.")]
 
@@ -126,25 +123,3 @@ def add_lanes(
     from sparring.lane_file import load_lanes
 
     order(nats, data, *(RegisterLane(lane=spec.name, spec=spec) for spec in load_lanes(file)))
-
-
-def redrive(
-    letters: Annotated[list[str], typer.Argument(help="Letters, as `spar dlq ls` names them.")],
-    force: Annotated[bool, typer.Option("--force", help="Expired orders and permanent causes too.")] = False,
-    nats: Nats = None,
-    data: Data = None,
-) -> None:
-    """Sends letters to the consumer that failed, and to nobody else."""
-    order(nats, data, *(RedriveDeadLetter(letter=one, by=getpass.getuser(), force=force) for one in letters))
-
-
-def discard(
-    letters: Annotated[list[str], typer.Argument(help="Letters, as `spar dlq ls` names them.")],
-    reason: Annotated[str, typer.Option(help="Why it is right to give them up.")],
-    nats: Nats = None,
-    data: Data = None,
-) -> None:
-    """Gives letters up, as a fact; nothing is deleted."""
-    if not reason.strip():
-        raise BadInput("--reason is empty; say why these letters need not be handled")
-    order(nats, data, *(DiscardDeadLetter(letter=one, by=getpass.getuser(), reason=reason) for one in letters))

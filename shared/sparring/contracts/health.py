@@ -150,6 +150,7 @@ class DeadLetterRecorded(Fact, owner="health", entity="dead-letter", key="letter
     deliveries: Count
     trace: str
     due_at: Instant | None
+    build: str = Field(default="", description="what the consumer's service ran when it gave up")
 
 
 class DeadLetterRedriven(Fact, owner="health", entity="dead-letter", key="letter"):
@@ -158,6 +159,8 @@ class DeadLetterRedriven(Fact, owner="health", entity="dead-letter", key="letter
     attempt: Count
     due_at: Instant | None
     forced: bool = Field(default=False, description="obeyed although it had expired")
+    reason: str = Field(default="", description="why it went by itself; empty by hand")
+    build: str = Field(default="", description="what the consumer's service runs now")
 
 
 class DeadLetterRecovered(Fact, owner="health", entity="dead-letter", key="letter"):
@@ -217,6 +220,7 @@ class RecordDeadLetter(Order, owner="health", entity="dead-letter", key="letter"
     fingerprint: Name
     deliveries: Count
     trace: str
+    build: str = ""
 
 
 class RedriveDeadLetter(Order, owner="health", entity="dead-letter", key="letter"):

@@ -74,6 +74,25 @@ class ServiceBeat(Part):
     up_s: Seconds
     rss_bytes: Count = 0
     settings_hash: str = ""
+    stuck: str = Field(default="", description="the fact of the log that this build can't apply, and what to do")
+
+
+class Stalled(Part):
+    """A consumer of which nobody pulls, or that waits for too many answers."""
+
+    consumer: Name
+    stream: Name
+    waiting: Count
+    unanswered: Count
+    limit: Count
+    pulled: bool
+    for_s: Seconds
+
+
+class Consumers(Part):
+    """`tel.svc-health-<replica>.consumers`: what stalls, every 5 s."""
+
+    stalled: tuple[Stalled, ...] = ()
 
 
 class TaskProgress(Part):
@@ -87,8 +106,10 @@ class TaskProgress(Part):
     of: float
 
 
-READINGS: dict[str, type[Heartbeat | ServiceBeat | TaskProgress]] = {
+AnyReading = Heartbeat | ServiceBeat | TaskProgress | Consumers
+READINGS: dict[str, type[AnyReading]] = {
     "heartbeat": Heartbeat,
     "beat": ServiceBeat,
     "progress": TaskProgress,
+    "consumers": Consumers,
 }

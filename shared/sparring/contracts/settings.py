@@ -9,7 +9,8 @@ from sparring.contracts.base import Fact, Json, Name
 OWNERS = ("health", "lifecycle", "pipeline", "selfplay-orch", "sync", "training-slots")
 
 
-def _adopted(owner: str) -> type[Fact]:
+def settings_adopted(owner: str) -> type[Fact]:
+    """The fact of one owner; a service of a user's own declares its own."""
     return create_model(
         "SettingsAdopted",
         __base__=Fact,
@@ -23,4 +24,4 @@ def _adopted(owner: str) -> type[Fact]:
     )
 
 
-SETTINGS_ADOPTED: dict[str, type[Fact]] = {owner: _adopted(owner) for owner in OWNERS}
+SETTINGS_ADOPTED: dict[str, type[Fact]] = {owner: settings_adopted(owner) for owner in OWNERS}

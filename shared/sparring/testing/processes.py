@@ -8,11 +8,13 @@ import importlib.util
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 
 from sparring.faults import Point
 
@@ -27,30 +29,38 @@ def _context() -> ForkServerContext:
     return _CONTEXT[0]
 
 
-def _serve(where: str, argv: Sequence[str], fault: str, environ: Mapping[str, str], log_file: str) -> None:
+def _begin(log_file: str) -> None:
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.environ.update(environ)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _loaded(module: str) -> ModuleType:
+    """An installed module by its name, a test's own file by its path."""
+    if not module.endswith(".py"):
+        return importlib.import_module(module)
+    spec = importlib.util.spec_from_file_location(Path(module).stem, module)
+    assert spec is not None and spec.loader is not None
+    found = sys.modules[Path(module).stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def _serve(where: str, argv: Sequence[str], fault: str, environ: Mapping[str, str], log_file: str) -> None:
+    _begin(log_file)
+    os.environ.update(environ)
     from sparring import faults
     from sparring.shell import run
 
     faults.arm(fault)
     module, _, name = where.partition(":")
-    run(getattr(importlib.import_module(module), name), list(argv))
+    run(getattr(_loaded(module), name), list(argv))
 
 
 def _call(file: str, function: str, arguments: Sequence[object], log_file: str) -> None:
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    asyncio.run(getattr(module, function)(*arguments))
+    _begin(log_file)
+    asyncio.run(getattr(_loaded(file), function)(*arguments))
 
 
 def call(file: Path, function: str, *arguments: object, log: Path) -> ForkServerProcess:
@@ -62,7 +72,7 @@ def call(file: Path, function: str, *arguments: object, log: Path) -> ForkServer
 
 @dataclass
 class Replica:
-    """One process of one service. `where` is `module:SERVICE`; its files lie under `data`."""
+    """One process of one service. `where` is `module:SERVICE` or `file.py:SERVICE`; its files lie under `data`."""
 
     where: str
     url: str
@@ -75,7 +85,7 @@ class Replica:
     def start(self, fault: Point | str = "") -> Replica:
         self.data.mkdir(parents=True, exist_ok=True)
         argv = ["--nats", self.url, "--data", str(self.data), "--replica", self.replica]
-        log = self.data / f"{self.where.partition('.')[0]}-{self.replica}.log"
+        log = self.data / f"{Path(self.where).name.partition('.')[0]}-{self.replica}.log"
         arguments = (self.where, argv, fault, dict(self.environ), str(log))
         self.process = _context().Process(target=_serve, args=arguments, daemon=True)
         self.process.start()

@@ -30,7 +30,7 @@ OPEN = ("pending", "redriven", "abandoned")
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """`redrives` counts every redrive; the letter's own schedule ends after five."""
+    """`redrives` counts every redrive; the letter's own schedule ends after five. `build` failed to handle it last."""
 
     state: Letter | None = None
     consumer: str = ""
@@ -41,15 +41,19 @@ class DeadLetter:
     redrives: int = 0
     due_at: datetime | None = None
     forced: bool = False
+    exception: str = ""
+    build: str = ""
+    redriven_at: datetime | None = None
 
 
 def evolve(letter: DeadLetter, recorded: Recorded) -> DeadLetter:
     match recorded.fact:
         case DeadLetterRecorded() as fact:
             return DeadLetter("pending", fact.consumer, fact.stream, fact.stream_sequence, fact.subject, fact.transient,
-                              0, fact.due_at)  # fmt: skip
-        case DeadLetterRedriven(attempt=attempt, forced=forced):
-            return replace(letter, state="redriven", redrives=attempt, due_at=None, forced=forced)
+                              0, fact.due_at, exception=fact.exception, build=fact.build)  # fmt: skip
+        case DeadLetterRedriven() as fact:
+            return replace(letter, state="redriven", redrives=fact.attempt, due_at=None, forced=fact.forced,
+                           redriven_at=recorded.at, build=fact.build or letter.build)  # fmt: skip
         case DeadLetterRecovered():
             return replace(letter, state="recovered", due_at=None)
         case DeadLetterFailedAgain(due_at=due_at):
@@ -96,11 +100,15 @@ def redrive(order: RedriveDeadLetter, letter: DeadLetter, ctx: Context) -> list[
 
 
 def report(order: ReportRedriven, letter: DeadLetter, ctx: Context) -> list[Fact]:
-    if letter.state != "redriven" or order.attempt != letter.redrives:
+    """What became of the newest redrive; a success counts also when it was given up for lost before."""
+    if letter.state not in OPEN or order.attempt != letter.redrives:
         return []
     if order.recovered:
         return [DeadLetterRecovered(letter=order.letter)]
-    over = letter.redrives >= TRIES
+    if letter.state != "redriven":
+        return []
+    # a permanent one waits for a person or a new build, however often
+    over = letter.transient and letter.redrives >= TRIES
     due_at = ctx.now + timedelta(seconds=delay_s(letter.redrives)) if letter.transient and not over else None
     again = DeadLetterFailedAgain(letter=order.letter, reason=order.reason, attempt=order.attempt, due_at=due_at)
     return [again, DeadLetterAbandoned(letter=order.letter, attempts=letter.redrives)] if over else [again]
@@ -111,10 +119,3 @@ def discard(order: DiscardDeadLetter, letter: DeadLetter, ctx: Context) -> list[
         reason = "no such letter" if letter.state is None else f"it is {letter.state}"
         return [DeadLetterOrderRefused(letter=order.letter, order="DiscardDeadLetter", reason=reason)]
     return [DeadLetterDiscarded(letter=order.letter, by=order.by, reason=order.reason)]
-
-
-def automatic(name: str, letter: DeadLetter, now: datetime) -> list[Fact]:
-    """A transient letter that is due goes to the consumer that failed."""
-    if letter.state != "pending" or not letter.transient or letter.due_at is None or now < letter.due_at:
-        return []
-    return [DeadLetterRedriven(letter=name, by="health", attempt=letter.redrives + 1, due_at=None)]

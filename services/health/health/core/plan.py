@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from health.core import small
 from health.core.capacity import SET_POINT, STEP_S, Controller
-from health.core.letter import LETTER, automatic
 from health.core.node import NODE, Node, beat, silence
 from health.core.picture import HealthPicture, Lane
 from health.core.pressure import Limits, next_level
+from health.core.redriving import abandoned, redrives, stalled
 from sparring.contracts import fingerprint
 from sparring.contracts.base import Fact
 from sparring.contracts.health import (
@@ -42,7 +42,7 @@ def plan(ctx: Context) -> Sequence[Action]:
         *drains(picture),
         *capacity(ctx, picture),
         *queues(ctx, picture),
-        *letters(ctx, picture),
+        *redrives(ctx, picture.all.letters),
         *scored(ctx, picture),
         *alarms(ctx, picture),
     ]
@@ -193,19 +193,6 @@ def disk_low(ctx: Context) -> list[str]:
     ]
 
 
-# ---- dead letters
-
-
-def letters(ctx: Context, picture: HealthPicture) -> Iterable[Action]:
-    """Due transient letters, at most ten per consumer and round: no head of line."""
-    budget: Counter[str] = Counter()
-    for name, letter in picture.all.letters.items():
-        if not automatic(name, letter, ctx.now) or budget[letter.consumer] >= ctx.settings.redrives_a_round:
-            continue
-        budget[letter.consumer] += 1
-        yield append(LETTER, name, lambda state, name=name: automatic(name, state, ctx.now))  # type: ignore[misc]
-
-
 # ---- score and alarms
 
 
@@ -280,6 +267,13 @@ def causes(ctx: Context, picture: HealthPicture) -> dict[str, tuple[str, Severit
     for name in disk_low(ctx):
         found[f"disk-{token(name)}"] = (name, "critical", f"node {name} has nearly no disk left: self-play stops",
                                         "free disk space there")  # fmt: skip
+    for one in stalled(ctx):
+        why = f"{one.unanswered} of {one.limit} messages wait for an answer" if one.pulled else "nobody pulls from it"
+        found[f"stalled-{token(one.consumer)}"] = (one.consumer, "critical", f"{why}, {one.waiting} more are behind",
+                                                   "start or restart its service; `spar dlq ls` shows what fails")  # fmt: skip
+    for consumer, count in abandoned(picture.all.letters).items():
+        found[f"abandoned-{token(consumer)}"] = (consumer, "critical", f"{count} dead letters were tried five times in vain",
+                                                 f"spar dlq ls --consumer {consumer}, mend the cause, then redrive or discard")  # fmt: skip
     if picture.all.letters:
         count = len(picture.all.letters)
         found["dead-letters"] = ("DLQ", "warning", f"{count} dead letters wait", "spar dlq ls, then redrive or discard")
