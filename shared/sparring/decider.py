@@ -99,12 +99,15 @@ class Append:
 
     `decide` gets the state of each entity named in `entities`, by `Ref`, read at the moment of appending; it must check
     again what it relies on (the states may be newer than the picture) and may return no facts.
+
+    Decisions of one plan that name the same `joins` become one batch: each is taken on what those before it decided.
     """
 
     entities: Sequence[tuple[Decider[Any], str]]
     decide: Callable[[Mapping[Ref, Any]], Sequence[Fact]]
     correlation: str = ""
     traceparent: str = ""
+    joins: str = ""
 
 
 Action = Send | Append

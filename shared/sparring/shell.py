@@ -7,7 +7,8 @@ import hashlib
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from sparring.settings import read_settings
 from sparring.streams import COMMANDS, EVENTS, FAILURES
 from sparring.subjects import token
 from sparring.supervisor import forsaken
+from sparring.together import joined, side_by_side
 from sparring.topology import consumer_config, declare_durable, declare_topology
 
 BEAT_S = 5.0
@@ -52,6 +54,7 @@ DRAIN_S = 20.0
 HANDLERS_AT_ONCE = 16
 # a planner computes for at most a quarter of the time: what is new meanwhile is looked at together
 PLANNING_REST = 3.0
+ACTIONS_AT_ONCE = 16
 
 
 class Shell:
@@ -67,7 +70,7 @@ class Shell:
         self.readings = Readings()
         self.exit_code = 0
         self._repeats = Repeats()
-        self._planned_to = 0
+        self._planned_to = self._appended_to = 0
         self._loop_lag = 0.0
         self._began = time.monotonic()
         self._unserved = asyncio.Event()
@@ -144,16 +147,16 @@ class Shell:
         self.appended(outcome.facts)
         return outcome.facts
 
-    async def carry_out(self, action: Action, *, cause: str = "") -> None:
+    async def carry_out(self, action: Action, *, cause: str = "") -> Sequence[Recorded]:
+        """Appends or sends; returns the facts that it appended."""
         if isinstance(action, Append):
             with telemetry.span(
                 f"{self.service.name} decide", traceparent=action.traceparent, correlation=action.correlation
             ):
-                await self.append(action, cause=cause)
-            return
+                return await self.append(action, cause=cause)
         now = time.monotonic()
         if not self._repeats.due(action, now):
-            return
+            return ()
         with telemetry.span(
             f"{self.service.name} send {type(action.order).__name__}",
             traceparent=action.traceparent,
@@ -167,11 +170,12 @@ class Shell:
                 expires_s=action.expires_s,
             )
         self._repeats.sent(action, now)
+        return ()
 
     def appended(self, facts: Sequence[Recorded]) -> None:
-        """Notes what this process appended, which plan waits for; writes the root of an iteration that closed."""
+        """Notes what this process appended; writes the root of an iteration that closed."""
         for one in facts:
-            self._planned_to = max(self._planned_to, one.sequence)
+            self._appended_to = max(self._appended_to, one.sequence)
             closing = self.service.traces.get(type(one.fact))
             if closing is not None:
                 name, start, attributes = closing(one)
@@ -321,26 +325,38 @@ class Shell:
             if not self.leads or self.hearing.stuck or self.hearing.position < end or not self.nc.is_connected:
                 continue
             if self.hearing.position < self._planned_to:
-                # what this process just decided is on its way into the picture
+                # what the last plan decided is on its way into the picture
                 continue
-            spent = 0.0
-            try:
-                began = time.monotonic()
-                actions = plan(self.context())
-                spent = time.monotonic() - began
-                if actions:
-                    fault("reacted")
-                for action in actions:
-                    await self.carry_out(action)
-            except (LogUnavailable, LostRace) as error:
-                self.log.warning("a plan was not carried out; the next tick repeats it", error=str(error))
-            except SparringError as error:
-                self.log.error("the planner failed", error=f"{type(error).__name__}: {error}")
-            # a planner's bug must not end the process: orders are still obeyed, and the alarm is in the log
-            except Exception:
-                self.delivery.tally.failed += 1
-                self.log.error("the planner failed", exc_info=True)
+            began, chains = time.monotonic(), list[list[Action]]()
+            with self._planning():
+                chains = side_by_side(joined(plan(self.context()), self.now()))
+            spent = time.monotonic() - began
+            if chains:
+                fault("reacted")
+            room = asyncio.Semaphore(ACTIONS_AT_ONCE)
+            await asyncio.gather(*(self._in_turn(chain, room) for chain in chains))
             await self.pause(min(self.service.tick_s, PLANNING_REST * spent))
+
+    async def _in_turn(self, chain: Sequence[Action], room: asyncio.Semaphore) -> None:
+        async with room:
+            with self._planning():
+                for action in chain:
+                    facts = await self.carry_out(action)
+                    self._planned_to = max([self._planned_to, *(one.sequence for one in facts)])
+
+    @contextmanager
+    def _planning(self) -> Iterator[None]:
+        """What goes wrong in a plan is said; the next tick repeats it."""
+        try:
+            yield
+        except (LogUnavailable, LostRace) as error:
+            self.log.warning("a plan was not carried out; the next tick repeats it", error=str(error))
+        except SparringError as error:
+            self.log.error("the planner failed", error=f"{type(error).__name__}: {error}")
+        # a planner's bug must not end the process: orders are still obeyed, and the alarm is in the log
+        except Exception:
+            self.delivery.tally.failed += 1
+            self.log.error("the planner failed", exc_info=True)
 
     async def _something_new(self) -> None:
         waiting = self.hearing.changed
@@ -362,7 +378,7 @@ class Shell:
                 contracts=fingerprint(),
                 leader=self.leads,
                 position=self.hearing.position,
-                log_end=max(self.hearing.position, self._planned_to),
+                log_end=max(self.hearing.position, self._appended_to),
                 handled=tally.handled,
                 failed=tally.failed,
                 redelivered=tally.redelivered,

@@ -230,7 +230,12 @@ def placement(look: Look, name: str, spec: TaskSpec, task: Task | None, node_nam
             ),
         ]  # fmt: skip
 
-    return Append([(TASK, name), (NODE, node_name), (QUOTA, kind)], decide, correlation=spec.iteration)
+    return Append(
+        [(TASK, name), (NODE, node_name), (QUOTA, kind)],
+        decide,
+        correlation=spec.iteration,
+        joins=f"placement of {kind}",
+    )
 
 
 def deny(look: Look, kind: str, node: str, lane: str, denial: Denial, terms: tuple[Term, ...] = ()) -> Iterable[Action]:
