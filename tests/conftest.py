@@ -7,11 +7,17 @@ from collections.abc import AsyncIterator, Iterator
 import nats
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from nats.aio.client import Client
 
 from sparring.server import EmbeddedServer
 from sparring.testing import eventually, nats_cluster, nats_server
 from sparring.topology import declare_topology
+
+
+# how long an example takes says how busy the machine is, not whether the rule holds
+settings.register_profile("sparring", deadline=None)
+settings.load_profile("sparring")
 
 
 @pytest.fixture
