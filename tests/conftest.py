@@ -14,7 +14,6 @@ from sparring.server import EmbeddedServer
 from sparring.testing import eventually, nats_cluster, nats_server
 from sparring.topology import declare_topology
 
-
 # how long an example takes says how busy the machine is, not whether the rule holds
 settings.register_profile("sparring", deadline=None)
 settings.load_profile("sparring")
