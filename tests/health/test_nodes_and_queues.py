@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from health.core.capacity import Controller
 from health.core.letter import LETTER, delay_s, discard, fingerprint, record, redrive, report
-from health.core.node import class_seats
 from health.core.picture import HealthPicture
 from health.core.plan import plan
 from health.core.pressure import Limits, level_of, next_level, rank
 from health.core.redriving import due
-from health.core.small import CLUSTER, switch
+from health.core.seats import class_seats
+from health.core.switch import CLUSTER, switch
 from health.settings import Settings
 from sparring.contracts import fingerprint as contracts
 from sparring.contracts.base import Fact
@@ -198,7 +198,7 @@ def test_a_nearly_full_disk_stops_self_play_and_raises_one_alarm() -> None:
     one = world(lane())
     hears(one, (heart(disk=10), 1))
     one.tick(times=3)
-    assert [(fact.name, fact.level) for fact in one.of(BackpressureChanged)] == [("pending-games", "stop")]
+    assert [(fact.name, fact.level) for fact in one.of(BackpressureChanged)] == [("nodes", "stop")]
     assert len([fact for fact in one.of(AlarmRaised) if fact.alarm.startswith("disk")]) == 1
     hears(one, (heart(), 1))
     one.tick(times=2)

@@ -15,7 +15,7 @@ from sparring.cli.with_slot import with_slot
 HELP = "Sparring: a coordination plane for self-play training. One log; every command is a reader of it."
 # in the order in which `spar --help` lists them
 COMMANDS: tuple[Callable[..., None], ...] = (
-    up.up, status.status, why.why, status.nodes, status.data, questions.datasets,
+    up.up, status.status, why.why, status.data, questions.datasets,
     health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, sprt,
     settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, control.rollback,
 )  # fmt: skip
@@ -25,6 +25,12 @@ def lanes(context: typer.Context, nats: Nats = None, data: Data = None, at: At =
     """Each lane: iteration, stage, what it waits for, games, model, Elo; `add FILE` registers lanes."""
     if context.invoked_subcommand is None:
         status.lanes(nats, data, at, as_json)
+
+
+def nodes(context: typer.Context, nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+    """Each node: state, seats, what it runs, its load; `forget` and `retire` take one out."""
+    if context.invoked_subcommand is None:
+        status.nodes(nats, data, at, as_json)
 
 
 def models(
@@ -46,6 +52,11 @@ def build() -> typer.Typer:
     of_lanes.callback(invoke_without_command=True)(lanes)
     of_lanes.command("add")(control.add_lanes)
     app.add_typer(of_lanes, name="lanes")
+    of_nodes = typer.Typer(invoke_without_command=True)
+    of_nodes.callback(invoke_without_command=True)(nodes)
+    of_nodes.command("forget")(control.forget_node)
+    of_nodes.command("retire")(control.retire_node)
+    app.add_typer(of_nodes, name="nodes")
     # what follows `--` is another program's command line
     with_command = {"allow_extra_args": True, "ignore_unknown_options": False}
     app.command("submit", context_settings=with_command)(work.submit)

@@ -16,6 +16,8 @@ from sparring.client import Client
 from sparring.contracts.base import Order
 from sparring.contracts.health import (
     DrainNode,
+    ForgetNode,
+    RetireNode,
     SwitchCluster,
 )
 from sparring.contracts.lifecycle import RollBack
@@ -92,6 +94,26 @@ def drain(
 ) -> None:
     """Empties a node: no new work, partial results saved, everything brought to the store."""
     order(nats, data, DrainNode(node=node, by=getpass.getuser(), reason=reason, grace_s=grace_s))
+
+
+def forget_node(
+    node: Annotated[str, typer.Argument(help="The node.")],
+    reason: Reason = "by hand",
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Stops counting a node that is gone; it joins again when it beats again. Refused while it is alive."""
+    order(nats, data, ForgetNode(node=node, by=getpass.getuser(), reason=reason))
+
+
+def retire_node(
+    node: Annotated[str, typer.Argument(help="The node.")],
+    reason: Reason = "by hand",
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """No work for a node until its agent starts anew; what it runs is placed elsewhere at once."""
+    order(nats, data, RetireNode(node=node, by=getpass.getuser(), reason=reason))
 
 
 def boost(

@@ -22,7 +22,9 @@ def health(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
             "cluster": cluster[0] if cluster else {"state": "running"},
             "alarms": reader.rows("select * from health_alarms where state = 'raised' order by raised_at"),
             "queues": reader.rows("select * from health_queues where level <> 'none' order by queue"),
-            "nodes": reader.rows("select state, count(*) n from health_nodes group by state order by state"),
+            "nodes": reader.rows(
+                "select state, count(*) n from health_nodes where state <> 'forgotten' group by state order by state"
+            ),
         }
 
     found, as_of = with_reader(nats, data, at, ask)

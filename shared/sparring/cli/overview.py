@@ -32,6 +32,7 @@ select n.node, n.state, n.since, n.seats, n.ephemeral, n.cores, n.gpus,
     string_agg(distinct t.kind, ' ' order by t.kind) kinds
 from health_nodes n
 left join orch_tasks t on t.node = n.node and t.state in ('assigned', 'started')
+where n.state <> 'forgotten'
 group by all order by n.node
 """
 

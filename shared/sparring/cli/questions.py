@@ -22,7 +22,7 @@ class Question:
 
 ALARMS = Question(
     "select * from health_alarms where $all or state = 'raised' order by raised_at desc",
-    ("alarm", "about", "severity", "text", "remedy", "times", "raised_at:raised", "state"),
+    ("alarm", "about", "severity", "text", "remedy", "whose", "since", "times", "state"),
     "no alarms",
 )
 DATASETS = Question(

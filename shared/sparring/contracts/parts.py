@@ -10,6 +10,23 @@ Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="sel
 Level = Literal["none", "soft", "hard", "stop"]
 LEVELS: tuple[Level, ...] = ("none", "soft", "hard", "stop")
 FACTORS: dict[Level, float] = {"none": 1.0, "soft": 0.5, "hard": 0.1, "stop": 0.0}
+# the lane of back-pressure that presses on every lane
+ALL_LANES = "*"
+# a stage is throttled by the queue downstream of it; what drains a queue is never throttled by it
+THROTTLED_BY: dict[str, tuple[str, ...]] = {
+    "selfplay": ("training-data", "pending-games", "nodes"),
+    "train": ("evaluation",),
+    "evaluate": ("promotion",),
+}
+# training data counts as admitted and not yet exported, so that here it is export that drains it
+DRAINED_BY: dict[str, tuple[str, ...]] = {
+    "training-data": ("export",),
+    "pending-games": ("sync",),
+    "sync": ("sync",),
+    "export": ("export", "train"),
+    "evaluation": ("evaluate",),
+    "promotion": ("promote",),
+}
 
 
 class Artifact(Part):

@@ -53,6 +53,8 @@ class Heartbeat(Part):
     spooled: Count = 0
     spooled_bytes: Count = 0
     draining: bool = False
+    notice: str = Field(default="", description="its machine will be taken away: who says so")
+    notice_s: Seconds | None = Field(default=None, description="seconds until then")
     up_s: Seconds = 0.0
     resources: Resources
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparring.contracts import health, lifecycle, pipeline, selfplay_orch, sync, training_slots
 from sparring.contracts.base import Fact
-from sparring.contracts.parts import LEVELS
+from sparring.contracts.parts import ALL_LANES, LEVELS, THROTTLED_BY
 from sparring.decider import Recorded
 from sparring.simulation.machines import GIB
 
@@ -57,7 +57,7 @@ class Lane:
 
     @property
     def wants(self) -> bool:
-        stopped = any(self.pressed.get(name, 1.0) < 1.0 for name in ("training-data", "pending-games"))
+        stopped = any(self.pressed.get(name, 1.0) < 1.0 for name in THROTTLED_BY["selfplay"])
         return self.spec is not None and self.spec.enabled and not self.paused and self.open and not stopped
 
 
@@ -96,6 +96,9 @@ class Watcher:
             health.NodeLost: self._turned("lost"),
             health.NodeDraining: self._turned("draining"),
             health.NodeDrained: self._turned("drained"),
+            health.NodePreemptionNoticed: self._turned("preempted"),
+            health.NodeRetired: self._turned("retired"),
+            health.NodeForgotten: self._turned("forgotten"),
             health.ClusterSwitched: self._switched,
             health.BackpressureChanged: self._pressed,
             pipeline.LaneRegistered: self._spec,
@@ -223,7 +226,8 @@ class Watcher:
         self.disturbed(self.now)
 
     def _pressed(self, fact: health.BackpressureChanged, one: Recorded) -> None:
-        self.lanes[fact.lane].pressed[fact.name] = fact.factor
+        for lane in list(self.lanes) if fact.lane == ALL_LANES else (fact.lane,):
+            self.lanes[lane].pressed[fact.name] = fact.factor
         if fact.depth is None:
             return
         least = sum(fact.depth >= limit for limit in (fact.soft, max(fact.soft, 0.9 * fact.hard), fact.hard))

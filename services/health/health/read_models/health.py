@@ -15,9 +15,12 @@ from sparring.contracts.health import (
     HealthScored,
     NodeDrained,
     NodeDraining,
+    NodeForgotten,
     NodeJoined,
     NodeLost,
+    NodePreemptionNoticed,
     NodeRecovered,
+    NodeRetired,
     NodeSuspected,
 )
 from sparring.read_model import ReadModel, on
@@ -29,17 +32,18 @@ create table if not exists health_nodes (
 );
 create table if not exists health_queues (
     queue varchar primary key, lane varchar, name varchar, level varchar, factor double, depth double, soft double,
-    hard double, "at" timestamptz
+    hard double, target double, "at" timestamptz
 );
 create table if not exists health_cluster (
-    cluster varchar primary key, state varchar, revision bigint, by_whom varchar, reason varchar, "at" timestamptz
+    cluster varchar primary key, state varchar, revision bigint, by_whom varchar, reason varchar, automatic boolean,
+    override_until timestamptz, "at" timestamptz
 );
 create table if not exists health_score (
     score varchar primary key, value double, grade varchar, terms json, "at" timestamptz
 );
 create table if not exists health_alarms (
-    alarm varchar primary key, about varchar, severity varchar, text varchar, remedy varchar, state varchar,
-    times bigint, raised_at timestamptz, cleared_at timestamptz
+    alarm varchar primary key, about varchar, severity varchar, text varchar, remedy varchar, whose varchar,
+    state varchar, times bigint, since timestamptz, raised_at timestamptz, cleared_at timestamptz
 );
 create table if not exists health_letters (
     letter varchar primary key, consumer varchar, stream varchar, stream_sequence bigint, subject varchar,
@@ -71,9 +75,11 @@ from (
         arg_max(case type
             when 'NodeJoined' then case when (data->>'$.compatible')::boolean then 'healthy' else 'incompatible' end
             when 'NodeSuspected' then 'suspected' when 'NodeRecovered' then 'healthy' when 'NodeLost' then 'lost'
-            when 'NodeDraining' then 'draining' else 'drained' end, sequence) state
+            when 'NodeDraining' then 'draining' when 'NodeDrained' then 'drained' when 'NodeRetired' then 'retired'
+            when 'NodePreemptionNoticed' then 'preempted' else 'forgotten' end, sequence) state
     from facts
-    where type in ('NodeJoined', 'NodeSuspected', 'NodeRecovered', 'NodeLost', 'NodeDraining', 'NodeDrained')
+    where type in ('NodeJoined', 'NodeSuspected', 'NodeRecovered', 'NodeLost', 'NodeDraining', 'NodeDrained',
+        'NodePreemptionNoticed', 'NodeRetired', 'NodeForgotten')
     group by 1
 ) c
 where health_nodes.node = c.node
@@ -93,18 +99,21 @@ insert into health_queues
 select data->>'$.queue', arg_max(data->>'$.lane', sequence), arg_max(data->>'$.name', sequence),
     arg_max(data->>'$.level', sequence), arg_max((data->>'$.factor')::double, sequence),
     arg_max_null((data->>'$.depth')::double, sequence), arg_max((data->>'$.soft')::double, sequence),
-    arg_max((data->>'$.hard')::double, sequence), arg_max("at", sequence)
+    arg_max((data->>'$.hard')::double, sequence), arg_max_null((data->>'$.target')::double, sequence),
+    arg_max("at", sequence)
 from facts where type = 'BackpressureChanged' group by 1
-on conflict (queue) do update set level = excluded.level, factor = excluded.factor, depth = excluded.depth,
+on conflict (queue) do update set target = excluded.target, level = excluded.level, factor = excluded.factor, depth = excluded.depth,
     soft = excluded.soft, hard = excluded.hard, "at" = excluded."at"
 """
 
 CLUSTER = """
 insert into health_cluster
 select data->>'$.cluster', arg_max(data->>'$.state', sequence), arg_max((data->>'$.revision')::bigint, sequence),
-    arg_max(data->>'$.by', sequence), arg_max(data->>'$.reason', sequence), arg_max("at", sequence)
+    arg_max(data->>'$.by', sequence), arg_max(data->>'$.reason', sequence),
+    arg_max(coalesce((data->>'$.automatic')::boolean, false), sequence),
+    arg_max_null((data->>'$.override_until')::timestamptz, sequence), arg_max("at", sequence)
 from facts where type = 'ClusterSwitched' group by 1
-on conflict (cluster) do update set state = excluded.state, revision = excluded.revision, by_whom = excluded.by_whom,
+on conflict (cluster) do update set automatic = excluded.automatic, override_until = excluded.override_until, state = excluded.state, revision = excluded.revision, by_whom = excluded.by_whom,
     reason = excluded.reason, "at" = excluded."at"
 """
 
@@ -120,11 +129,13 @@ on conflict (score) do update set value = excluded.value, grade = excluded.grade
 RAISED = """
 insert into health_alarms
 select data->>'$.alarm', arg_max(data->>'$.about', sequence), arg_max(data->>'$.severity', sequence),
-    arg_max(data->>'$.text', sequence), arg_max(data->>'$.remedy', sequence), 'raised',
-    arg_max((data->>'$.times')::bigint, sequence), max("at"), null
+    arg_max(data->>'$.text', sequence), arg_max(data->>'$.remedy', sequence),
+    arg_max(coalesce(nullif(data->>'$.whose', ''), 'a person'), sequence), 'raised',
+    arg_max((data->>'$.times')::bigint, sequence),
+    arg_max(coalesce((data->>'$.since')::timestamptz, "at"), sequence), arg_max("at", sequence), null
 from facts where type = 'AlarmRaised' group by 1
 on conflict (alarm) do update set severity = excluded.severity, text = excluded.text, remedy = excluded.remedy,
-    times = excluded.times, raised_at = excluded.raised_at
+    whose = excluded.whose, times = excluded.times, since = excluded.since, raised_at = excluded.raised_at
 """
 
 ALARM_STATES = """
@@ -163,7 +174,10 @@ from (
 where health_letters.letter = c.letter
 """
 
-NODE_FACTS = (NodeJoined, NodeSuspected, NodeRecovered, NodeLost, NodeDraining, NodeDrained)
+NODE_FACTS = (
+    NodeJoined, NodeSuspected, NodeRecovered, NodeLost, NodeDraining, NodeDrained, NodePreemptionNoticed, NodeRetired,
+    NodeForgotten,
+)  # fmt: skip
 LETTER_FACTS = (
     DeadLetterRecorded, DeadLetterRedriven, DeadLetterRecovered, DeadLetterFailedAgain, DeadLetterAbandoned,
     DeadLetterDiscarded,
@@ -171,7 +185,7 @@ LETTER_FACTS = (
 
 HEALTH = ReadModel(
     "health",
-    1,
+    2,
     TABLES,
     [
         on(NodeJoined, sql=JOINED),

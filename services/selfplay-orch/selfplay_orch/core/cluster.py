@@ -7,11 +7,7 @@ from datetime import datetime, timedelta
 
 from selfplay_orch.core.limits import Boost
 from sparring.contracts.lanes import LaneSpec
-from sparring.contracts.parts import Artifact
-
-SELFPLAY_QUEUES = ("training-data", "pending-games")
-# a stage is throttled by the queue downstream of it, never by the one that it drains
-QUEUES_OF = {"selfplay": SELFPLAY_QUEUES, "train": ("evaluation",), "evaluate": ("promotion",)}
+from sparring.contracts.parts import THROTTLED_BY, Artifact
 
 
 @dataclass
@@ -90,7 +86,7 @@ class Lane:
 
     def factor(self, kind: str) -> float:
         """The strictest back-pressure on the kind, in [0, 1]; 0 stops it."""
-        return min((self.pressure.get(name, 1.0) for name in QUEUES_OF.get(kind, ())), default=1.0)
+        return min((self.pressure.get(name, 1.0) for name in THROTTLED_BY.get(kind, ())), default=1.0)
 
     @property
     def plays(self) -> bool:

@@ -23,6 +23,7 @@ from selfplay_orch.core.limits import (
 )
 from selfplay_orch.core.task import Task, evolve
 from sparring.contracts import health, lifecycle, pipeline, sync
+from sparring.contracts.parts import ALL_LANES
 from sparring.contracts.selfplay_orch import (
     SpawnAdmitted,
     TaskAssigned,
@@ -54,7 +55,7 @@ class Stop:
 
 @dataclass
 class Everything:
-    """`clock` is the fair order's virtual time; `lives` are seconds that ephemeral nodes lived."""
+    """`pressure` presses on every lane; `clock` is the fair order's virtual time; `lives` are seconds that ephemeral nodes lived."""
 
     tasks: dict[str, Task] = field(default_factory=dict)
     outside: dict[str, Task] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class Everything:
     blind_until: datetime | None = None
     stopping: dict[str, Stop] = field(default_factory=dict)
     placed_at: dict[str, datetime] = field(default_factory=dict)
+    pressure: dict[str, float] = field(default_factory=dict)
     clock: float = 0.0
     lives: tuple[float, ...] = ()
 
@@ -93,7 +95,9 @@ class WorkPicture:
         self.index = indexed(self.all.tasks, self.all.nodes, self.all.quotas)
 
     def lane(self, name: str) -> Lane:
-        return self.all.lanes.setdefault(name, Lane())
+        if name not in self.all.lanes:
+            self.all.lanes[name] = Lane(pressure=dict(self.all.pressure))
+        return self.all.lanes[name]
 
     def node(self, name: str) -> Node:
         return self.all.nodes.setdefault(name, Node())
@@ -224,6 +228,11 @@ class WorkPicture:
             case health.NodeDraining(node=node):
                 self.node(node).draining = True
                 self._turn(node, "draining", at)
+            case health.NodePreemptionNoticed(node=node):
+                self.node(node).draining = True
+                self._turn(node, "preempted", at)
+            case health.NodeRetired(node=node):
+                self._turn(node, "retired", at)
             case health.NodeDrained(node=node):
                 self._turn(node, "drained", at)
             case health.NodeLost(node=node):
@@ -232,7 +241,10 @@ class WorkPicture:
             case health.CapacityRetargeted(node=node, seats=seats):
                 self.node(node).seats = seats
             case health.BackpressureChanged(lane=lane, name=name, factor=factor):
-                self.lane(lane).pressure[name] = factor
+                for one in self.all.lanes.values() if lane == ALL_LANES else (self.lane(lane),):
+                    one.pressure[name] = factor
+                if lane == ALL_LANES:
+                    self.all.pressure[name] = factor
             case health.ObservationLost(until=until):
                 self.all.blind_until = until
             case health.ObservationRegained():

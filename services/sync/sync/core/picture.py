@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sparring.contracts.health import NodeDraining, NodeJoined, NodeLost
+from sparring.contracts.health import NodeDraining, NodeJoined, NodeLost, NodePreemptionNoticed
 from sparring.contracts.pipeline import ExportFinished, IterationClosed
 from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed, ShardsRetired
 from sparring.decider import Recorded
@@ -150,5 +150,5 @@ class CustodyPicture(StoredPicture[Everything]):
                 self.all.nodes[recorded.fact.id] = Node(ephemeral=ephemeral)
             case NodeLost(reason=reason) if reason != "rebooted":
                 node.lost_at = recorded.at
-            case NodeDraining():
+            case NodeDraining() | NodePreemptionNoticed():
                 node.draining = True
