@@ -10,8 +10,9 @@ import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sparring.errors import BadInput
 from sparring.settings import prefix_of
@@ -49,6 +50,12 @@ class AgentSettings(BaseModel):
     http: int = 0
     http_host: str = "127.0.0.1"
 
+    @model_validator(mode="after")
+    def _lease_outlasts_renewals(self) -> Self:
+        if self.slot_lease_s <= 2 * self.renew_s:
+            raise ValueError(f"slot_lease_s = {self.slot_lease_s} must be above twice renew_s = {self.renew_s}")
+        return self
+
 
 SHARED = {"nats": "SPARRING_NATS_URL", "creds": "SPARRING_CREDS", "data": "SPARRING_DATA",
           "artifacts": "SPARRING_ARTIFACTS", "http": "SPARRING_HTTP", "http_host": "SPARRING_HTTP_HOST"}  # fmt: skip
@@ -76,6 +83,8 @@ def parse(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.env
         return AgentSettings.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise BadInput(f"{first['msg'].removeprefix('Value error, ')}; change one of them") from error
         field_name = ".".join(str(part) for part in first["loc"])
         known = ", ".join(AgentSettings.model_fields)
         raise BadInput(f"{field_name} = {first['input']!r}: {first['msg']}; known fields: {known}") from error

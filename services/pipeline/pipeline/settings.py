@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from sparring.service import ServiceSettings
+
+# how often a slot is renewed while its training waits for a seat, in seconds
+RENEW_BUCKET_S = 30
 
 
 class Settings(ServiceSettings):
@@ -27,3 +32,13 @@ class Settings(ServiceSettings):
     low_quality: float = Field(default=0.7, ge=0, le=1)
     hold_s: float = Field(default=3_600.0, gt=0)
     slot_lease_s: float = Field(default=90.0, gt=0)
+
+    @model_validator(mode="after")
+    def _leases_fit(self) -> Self:
+        if self.slot_lease_s <= 2 * RENEW_BUCKET_S:
+            raise ValueError(
+                f"slot_lease_s = {self.slot_lease_s} must be above twice {RENEW_BUCKET_S:g} s, the time between renewals"
+            )
+        if self.slot_lease_s >= self.train_s:
+            raise ValueError(f"slot_lease_s = {self.slot_lease_s} must be below train_s = {self.train_s}")
+        return self

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pipeline.core.stage import Look, again_or_close, append_here, request
+from pipeline.settings import RENEW_BUCKET_S
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import TrainingFinished, TrainingInterrupted, TrainingStarted
 from sparring.contracts.selfplay_orch import CancelTask, TaskFinished
 from sparring.contracts.training_slots import ClaimSlot, ReleaseSlot, RenewSlot
 from sparring.decider import Action, Send
-
-RENEW_BUCKET_S = 30
 
 
 def await_slot(look: Look) -> Iterable[Action]:
