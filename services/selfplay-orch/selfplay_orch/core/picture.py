@@ -234,6 +234,7 @@ class WorkPicture:
             case health.NodeRetired(node=node):
                 self._turn(node, "retired", at)
             case health.NodeDrained(node=node):
+                self._lived(self.node(node), at)
                 self._turn(node, "drained", at)
             case health.NodeLost(node=node):
                 self._lived(self.node(node), at)
@@ -263,7 +264,8 @@ class WorkPicture:
         node.state, node.changed_at = state, at
 
     def _lived(self, node: Node, at: datetime) -> None:
-        if node.ephemeral and node.joined_at is not None and node.state != "lost":
+        """A preempted node drains before it goes: that ends its life as much as silence does."""
+        if node.ephemeral and node.joined_at is not None and node.state not in ("lost", "drained"):
             self.all.lives = (*self.all.lives, (at - node.joined_at).total_seconds())[-LIVES_KEPT:]
 
     def _loop(self, recorded: Recorded) -> None:

@@ -25,7 +25,10 @@ LOOKED = timedelta(seconds=1)
 def plan(ctx: Context) -> Sequence[Action]:
     """Everything that should be done now; costs what it does, and the lanes."""
     look = Look(ctx)
-    return [*endings(look), *orders(look), *lane_shares(look), *place_requested(look), *fill(look)]
+    ended = list(endings(look))
+    placed = [*orders(look), *lane_shares(look), *place_requested(look)]
+    # what is lost in this call is placed again in the next one: fresh self-play must not take its seat in between
+    return [*ended, *placed] if ended else [*placed, *fill(look)]
 
 
 def lane_shares(look: Look) -> Iterable[Action]:
