@@ -8,11 +8,11 @@ from hypothesis import settings as testing
 from hypothesis import strategies as st
 from orch_world import Stale, World
 
-from selfplay_orch.core.cluster import Breaker
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.placement import in_fair_order, overtaking_s
 from selfplay_orch.core.plan import plan
 from selfplay_orch.settings import KindRules, Settings
+from sparring.contracts import health
 from sparring.contracts.lanes import GateRules
 from sparring.contracts.lifecycle import GateOpened
 from sparring.contracts.parts import LEVELS, Level
@@ -100,14 +100,28 @@ def test_rule_12_an_assignment_that_nobody_starts_ends_by_itself() -> None:
     assert not world.picture.all.tasks
 
 
-def test_rule_12_a_breaker_closes_by_itself() -> None:
+def opened(until: float) -> health.BreakerOpened:
+    return health.BreakerOpened(breaker="kind-hex-selfplay", scope="kind", lane="hex", kind="selfplay", failures=5, limit=5,
+                                times=1, until=at(until), reason="exit code 1")  # fmt: skip
+
+
+def test_rule_12_an_open_breaker_lets_one_trial_through_at_its_deadline_even_without_health() -> None:
     world = World().join().lane("hex")
-    lane = world.picture.lane("hex")
-    lane.breakers["selfplay"] = Breaker(9, ("n1",), at(0))
+    world.tell(opened(600))
     world.plan()
     assert not world.running() and ("selfplay", "breaker") in world.reasons()
     world.after(601).plan()
     assert len(world.running("selfplay")) == 1, "one trial while it is half-open"
+
+
+def test_rule_12_a_breaker_that_health_closed_holds_nothing_back() -> None:
+    world = World().join().lane("hex")
+    world.tell(opened(600))
+    world.tell(
+        health.BreakerClosed(breaker="kind-hex-selfplay", scope="kind", lane="hex", kind="selfplay", times=1, reason="")
+    )
+    world.plan()
+    assert len(world.running("selfplay")) > 1
 
 
 # ---- 17: a 3600 s timeout on 2-5 h trainings

@@ -11,6 +11,7 @@ from health.dead_letters import redrive as bring_redriven
 from health.read_models.health import HEALTH
 from health.read_models.recovery import RECOVERY
 from health.settings import Settings
+from health.teller import tell
 from sparring.contracts.health import (
     DiscardDeadLetter,
     DrainNode,
@@ -41,5 +42,5 @@ SERVICE = Service(
     plan=plan,
     readings=("tel.*.heartbeat", "tel.*.consumers"),
     read_models=[HEALTH, RECOVERY],
-    workers=[keep, reconcile, bring_redriven, watch],
+    workers=[keep, reconcile, bring_redriven, watch, tell],
 )

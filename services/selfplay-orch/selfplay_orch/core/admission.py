@@ -85,19 +85,17 @@ def _health(look: Look, wish: Wish, name: str, node: Node) -> Iterator[Denial]:
         yield Denial(f"node {node.state}", 0.0, 1.0, 2)
     if node.kinds and wish.kind not in node.kinds:
         yield Denial("kind not taken there", 0.0, 1.0, 2)
-    if len(node.breaker.sources) > 1 and is_open(look, node.breaker, len(look.taken.get(name, {}))):
-        yield Denial("node breaker", float(node.breaker.failures), float(look.settings.breaker_failures), 2)
+    if is_open(look, node.breaker, len(look.taken.get(name, {}))):
+        yield Denial("node breaker", float(node.breaker.failures), float(node.breaker.limit), 2)
     lane = look.all.lanes.get(wish.lane)
     breaker = lane.breakers.get(wish.kind) if lane is not None else None
     if breaker is not None and is_open(look, breaker, look.lane_kinds[wish.kind, wish.lane]):
-        yield Denial("breaker", float(breaker.failures), float(look.settings.breaker_failures), 2)
+        yield Denial("breaker", float(breaker.failures), float(breaker.limit), 2)
 
 
 def is_open(look: Look, breaker: Breaker, running: int) -> bool:
     """Open, or half-open with its one trial under way."""
-    settings = look.settings
-    until = breaker.open_until(settings.breaker_failures, settings.breaker_s, settings.breaker_most_s)
-    return until is not None and (look.now < until or running > 0)
+    return breaker.until is not None and (look.now < breaker.until or running > 0)
 
 
 def seat_no(taken: Mapping[str, str], kind: str, rules: KindRules, seats: int, reserved: int) -> Denial | None:

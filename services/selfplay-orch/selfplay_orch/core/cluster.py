@@ -1,9 +1,9 @@
-"""Nodes and lanes as the planner knows them, and the breakers that close after failures in a row."""
+"""Nodes and lanes as the planner knows them, and the breakers that health opened."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from selfplay_orch.core.limits import Boost
 from sparring.contracts.lanes import LaneSpec
@@ -12,22 +12,11 @@ from sparring.contracts.parts import THROTTLED_BY, Artifact
 
 @dataclass
 class Breaker:
-    """Failures in a row, whose they were, and the last one's moment."""
+    """What health said of it: open before `until`, then one trial at a time, whether health is there or not."""
 
     failures: int = 0
-    sources: tuple[str, ...] = ()
-    last_at: datetime | None = None
-
-    def note(self, source: str, at: datetime) -> None:
-        self.failures, self.last_at = self.failures + 1, at
-        if source not in self.sources:
-            self.sources = (*self.sources, source)[-4:]
-
-    def open_until(self, failures: int, seconds: float, most_s: float) -> datetime | None:
-        """Until when it is open: `seconds`, doubled with every further failure; None while too few failed."""
-        if self.failures < failures or self.last_at is None:
-            return None
-        return self.last_at + timedelta(seconds=min(most_s, seconds * 2.0 ** min(20, self.failures - failures)))
+    limit: int = 0
+    until: datetime | None = None
 
 
 @dataclass

@@ -149,8 +149,8 @@ class WorkPicture:
         match fact:
             case TaskFinished(superseded=False) as done:
                 self._succeeded(before, done)
-            case TaskFailed(kind=kind, lane=lane, reason=reason):
-                self._failed(before, kind, lane, recorded.at)
+            case TaskFailed(reason=reason):
+                self._failed(before, recorded.at)
                 self._stop(fact.id, before, reason, recorded.at)
             case TaskCancelled(reason=reason):
                 self._stop(fact.id, before, reason, recorded.at, ordered=True)
@@ -183,24 +183,20 @@ class WorkPicture:
             lane.served = self.all.clock + target_s / self.share(name)
 
     def _succeeded(self, task: Task, done: TaskFinished) -> None:
-        self.lane(done.lane).breakers.pop(done.kind, None)
         found = done.evidence.get("games", 0)
         games = found if isinstance(found, int) else 0
         if done.kind == "selfplay":
             self.lane(done.lane).played += games
         node = self.all.nodes.get(task.node)
         if node is not None:
-            node.breaker = Breaker()
             self.durations.note(done.kind, done.lane, node.node_class, done.seconds, games)
 
-    def _failed(self, task: Task, kind: str, lane: str, at: datetime) -> None:
-        """Failures count while all is as it should be: not when the cluster halts or the node leaves."""
+    def _failed(self, task: Task, at: datetime) -> None:
+        """A node cools down after a failure while all is as it should be: not when the cluster halts or the node leaves."""
         node = self.all.nodes.get(task.node)
         if node is None or not node.usable or self.all.cluster == "halted":
             return
         node.failed_at = at
-        node.breaker.note(f"{lane} {kind}", at)
-        self.lane(lane).breakers.setdefault(kind, Breaker()).note(task.node, at)
 
     def _stop(self, name: str, task: Task, reason: str, at: datetime, *, ordered: bool = False) -> None:
         if not task.running:
@@ -246,6 +242,10 @@ class WorkPicture:
                     one.pressure[name] = factor
                 if lane == ALL_LANES:
                     self.all.pressure[name] = factor
+            case health.BreakerOpened() as fact:
+                self._breaker(fact, Breaker(fact.failures, fact.limit, fact.until))
+            case health.BreakerClosed() as fact:
+                self._breaker(fact, None)
             case health.ObservationLost(until=until):
                 self.all.blind_until = until
             case health.ObservationRegained():
@@ -258,6 +258,15 @@ class WorkPicture:
                 self.index.recheck_node(recorded.fact.id)
             case "queue":
                 self.index.recheck_lane(str(getattr(recorded.fact, "lane", "")))
+
+    def _breaker(self, fact: health.BreakerOpened | health.BreakerClosed, breaker: Breaker | None) -> None:
+        match fact.scope:
+            case "node":
+                self.node(fact.node).breaker = breaker or Breaker()
+            case "kind" if breaker is None:
+                self.lane(fact.lane).breakers.pop(fact.kind, None)
+            case "kind" if breaker is not None:
+                self.lane(fact.lane).breakers[fact.kind] = breaker
 
     def _turn(self, name: str, state: str, at: datetime) -> None:
         node = self.node(name)

@@ -92,7 +92,7 @@ def _stopped(look: Look) -> Iterable[Action]:
             yield from deny(look, KIND, "", name, Denial("back-pressure", 0.0, 0.0))
         breaker = lane.breakers.get(KIND)
         if breaker is not None and lane.wants and is_open(look, breaker, 0):
-            failures = Denial("breaker", float(breaker.failures), float(look.settings.breaker_failures))
+            failures = Denial("breaker", float(breaker.failures), float(breaker.limit))
             yield from deny(look, KIND, "", name, failures)
 
 
