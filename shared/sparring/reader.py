@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +43,9 @@ def cache_folder() -> Path:
     return Path(home) / "sparring"
 
 
-async def connect(place: Place, *, name: str = "spar") -> Client:
+async def connect(
+    place: Place, *, name: str = "spar", on_error: Callable[[Exception], Awaitable[None]] | None = None
+) -> Client:
     """A connection that gives up soon: a person waits. Raises BadInput when nobody answers."""
     try:
         return await nats.connect(
@@ -53,6 +55,7 @@ async def connect(place: Place, *, name: str = "spar") -> Client:
             max_reconnect_attempts=2,
             allow_reconnect=False,
             user_credentials=place.creds or None,
+            **({"error_cb": on_error} if on_error else {}),
         )
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise BadInput(f"no NATS server answers at {place.url}: {error}; is `spar up` running?") from error

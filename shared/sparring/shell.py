@@ -386,6 +386,7 @@ class Shell:
                 up_s=round(time.monotonic() - self._began, 1),
                 rss_bytes=process.memory_info().rss,
                 settings_hash=self.settings_hash,
+                at=self.now(),
                 stuck=(self.hearing.stuck or self.hearing.broken)[:500],
             )
             if self.nc.is_connected:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,9 @@ from hypothesis import strategies as st
 from node_agent import agent
 from sparring.catalogue import services
 from sparring.contracts import FACTS, ORDERS
-from sparring.contracts.base import Fact
+from sparring.contracts.base import Fact, Order
+from sparring.contracts.training_slots import SlotClaimed
+from sparring.doctor.wiring import matches_a_contract, overlaps, unwired
 from sparring.schema_files import messages, sample_path, undecodable
 from sparring.subjects import class_of, filter_of, ref_of, retry_subject, subject_of, token, untoken, without_retry
 
@@ -85,3 +89,55 @@ def test_a_retry_reaches_only_the_twin() -> None:
 def test_schemas_name_their_subject() -> None:
     schema = json.loads(Path("schemas/training-slots/ClaimSlot.v1.json").read_text())
     assert schema["x-subject"] == "cmd.training-slots.pool.*.ClaimSlot"
+
+
+# ---- incidents, row 1: who says is heard, who waits is spoken to
+
+
+def test_every_fact_is_heard_and_every_order_obeyed() -> None:
+    assert unwired(services()) == []
+
+
+def test_a_fact_that_nobody_hears_is_found() -> None:
+    class Orphan(Fact):
+        owner: ClassVar[str] = "sync"
+
+    facts = {*FACTS.values(), Orphan}
+    assert [(one.about, one.severity) for one in unwired(services(), facts)] == [("fact Orphan", "warning")]
+
+
+def test_an_order_that_nobody_obeys_is_found() -> None:
+    class Unheeded(Order):
+        owner: ClassVar[str] = "sync"
+
+    found = unwired(services(), orders={*ORDERS.values(), Unheeded})
+    assert [(one.about, one.severity) for one in found] == [("order Unheeded", "critical")]
+
+
+def test_a_service_that_waits_for_what_nobody_declares_is_found() -> None:
+    facts = set(FACTS.values()) - {SlotClaimed}
+    found = [one.text for one in unwired(services(), facts) if one.severity == "critical"]
+    assert any("waits for SlotClaimed, which no contract declares" in text for text in found)
+
+
+def test_a_service_that_obeys_anothers_order_is_found() -> None:
+    one, other = services()[:2]
+    thief = replace(one, commands=[*one.commands, other.commands[0]])
+    texts = [found.text for found in unwired([thief, *services()[1:]])]
+    assert any("2 commands obey it" in text for text in texts)
+    assert any(text.startswith(f"obeys {other.commands[0].order.__name__}") for text in texts)
+
+
+def test_a_filter_that_matches_no_contract_is_found() -> None:
+    messages = {*FACTS.values(), *ORDERS.values()}
+    assert all(matches_a_contract(filter_of(cls), messages) for cls in messages)
+    assert matches_a_contract("cmd.sync.>", messages)
+    assert matches_a_contract(retry_subject("sync", "cmd.sync.batch.*.RecordGames"), messages)
+    # one letter, and 0 are delivered
+    assert not matches_a_contract("evt.sync.batch.*.GameRecorded", messages)
+    assert not matches_a_contract("evt.sync.batch.GamesRecorded", messages)
+
+
+def test_patterns_overlap_where_a_subject_matches_both() -> None:
+    assert overlaps("a.*.c", "a.b.>") and overlaps("a.>", "a.b") and overlaps("*.b", "a.*")
+    assert not overlaps("a.b", "a.b.c") and not overlaps("a.*", "a.b.c") and not overlaps("a.b", "b.>")

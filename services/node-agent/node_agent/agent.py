@@ -395,6 +395,7 @@ class Agent:
                 )
                 for one in self.running.values()
             ),
+            at=clock.now(),
             spooled=self.spool.depth + len(games),
             spooled_bytes=sum(one.stat().st_size for one in games if one.exists()),
             draining=self.draining,

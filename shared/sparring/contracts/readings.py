@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparring.contracts.base import Count, Field, Name, Part, Seconds
+from sparring.contracts.base import Count, Field, Instant, Name, Part, Seconds
 from sparring.contracts.parts import Kind
 
 
@@ -57,6 +57,7 @@ class Heartbeat(Part):
     notice_s: Seconds | None = Field(default=None, description="seconds until then")
     up_s: Seconds = 0.0
     resources: Resources
+    at: Instant | None = Field(default=None, description="the sender's own clock")
 
 
 class ServiceBeat(Part):
@@ -76,6 +77,7 @@ class ServiceBeat(Part):
     up_s: Seconds
     rss_bytes: Count = 0
     settings_hash: str = ""
+    at: Instant | None = Field(default=None, description="the sender's own clock")
     stuck: str = Field(default="", description="the fact of the log that this build can't apply, and what to do")
 
 

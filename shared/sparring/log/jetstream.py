@@ -130,10 +130,17 @@ class JetStreamLog:
         raise LogUnavailable(f"{pattern}: {error.get('description')}")
 
     async def end(self) -> int:
+        return int((await self._state())["last_seq"])
+
+    async def begin(self) -> int:
+        """The sequence before the first message that is still there: up to it the log was purged."""
+        return max(0, int((await self._state())["first_seq"]) - 1)
+
+    async def _state(self) -> dict[str, Any]:
         answer = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", b"", None)
         if "error" in answer:
             raise LogUnavailable(f"stream {self._stream}: {answer['error'].get('description')}")
-        return int(answer["state"]["last_seq"])
+        return dict(answer["state"])
 
     async def follow(self, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
         feed = Feed(self._nc, self._stream, after, filters)

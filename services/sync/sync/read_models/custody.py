@@ -1,4 +1,4 @@
-"""`sync_batches`, `sync_datasets`, and `sync_balance`: produced = admitted + held + moving + quarantined + lost."""
+"""`sync_batches`, `sync_datasets`, `sync_refusals`, and `sync_balance`: produced = admitted + held + moving + quarantined + lost."""
 
 from sparring.contracts.sync import (
     BatchAdmitted,
@@ -6,6 +6,7 @@ from sparring.contracts.sync import (
     BatchQuarantined,
     BatchRetired,
     BatchStored,
+    DatasetRefused,
     DatasetSealed,
     GamesRecorded,
     TransferFailed,
@@ -22,6 +23,9 @@ create table if not exists sync_batches (
 create table if not exists sync_datasets (
     iteration varchar primary key, lane varchar, dataset varchar, games bigint, positions bigint, new_games bigint,
     new_positions bigint, batches json, sealed_at timestamptz
+);
+create table if not exists sync_refusals (
+    sequence bigint primary key, iteration varchar, lane varchar, reason varchar, refused_at timestamptz
 );
 create or replace view sync_balance as
 select lane, sum(games)::bigint produced,
@@ -67,9 +71,14 @@ select data->>'$.iteration', data->>'$.lane', data->>'$.dataset', (data->>'$.gam
 from facts where type = 'DatasetSealed'
 """
 
+REFUSED = """
+insert or ignore into sync_refusals
+select sequence, data->>'$.iteration', data->>'$.lane', data->>'$.reason', "at" from facts where type = 'DatasetRefused'
+"""
+
 CUSTODY = ReadModel(
     "sync",
-    1,
+    2,
     TABLES,
     [
         on(GamesRecorded, sql=RECORDED),
@@ -78,5 +87,6 @@ CUSTODY = ReadModel(
             sql=STATES,
         ),
         on(DatasetSealed, sql=SEALED),
+        on(DatasetRefused, sql=REFUSED),
     ],
 )  # fmt: skip
