@@ -14,18 +14,8 @@ from sparring.service import Service
 from sparring.streams import COMMANDS, EVENTS, Durable
 from sparring.subjects import filter_of, without_retry
 
-# refusals that the asker hears: `Client.ask` waits for every fact with its order's id, and `spar` prints it
-ANSWERS = frozenset(
-    {
-        "BoostRefused",
-        "DeadLetterOrderRefused",
-        "HoldBackRefused",
-        "LaneOrderRefused",
-        "PreemptionRefused",
-        "RollbackRefused",
-        "SwitchRefused",
-    }
-)
+# who asks and waits for the answer: `Client.ask` returns every fact with its order's id, and `spar` prints it
+ASKERS = ("sparring.client", "sparring.cli")
 # who obeys orders without being a service: its consumers are made per node
 AGENTS = "node-agent"
 
@@ -82,10 +72,21 @@ def folded_in(package: str) -> frozenset[str]:
 
     A package whose sources are not there looks for nothing.
     """
+    return frozenset().union(*(_looked_for(tree) for tree in _sources(package)))
+
+
+@cache
+def sent_from(package: str) -> frozenset[str]:
+    """Names that the package's sources call: the orders among them are sent from there."""
+    calls = [node.func for tree in _sources(package) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return frozenset(one.id for one in calls if isinstance(one, ast.Name))
+
+
+def _sources(package: str) -> Iterator[ast.AST]:
     spec = find_spec(package)
-    folders = spec.submodule_search_locations if spec is not None else None
-    files = [file for folder in folders or () for file in sorted(Path(folder).rglob("*.py"))]
-    return frozenset().union(*(_looked_for(ast.parse(file.read_text())) for file in files))
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for file in sorted(Path(folder).rglob("*.py")):
+            yield ast.parse(file.read_text())
 
 
 def _looked_for(tree: ast.AST) -> set[str]:
@@ -98,10 +99,14 @@ def _looked_for(tree: ast.AST) -> set[str]:
 
 def _unheard(services: Sequence[Service], facts: set[type[Fact]]) -> Iterator[Finding]:
     heard = {cls for service in services for cls in heard_in(service)}
-    folded = ANSWERS.union(*(folded_in(service.package) for service in services), folded_in("sparring.client"))
+    folded = folded_in("sparring.client").union(*(folded_in(service.package) for service in services))
+    sent = frozenset[str]().union(*(sent_from(asker) for asker in ASKERS))
+    asked = {(cls.owner, cls.entity) for cls in ORDERS.values() if cls.__name__ in sent}
     for cls in sorted(facts - heard, key=lambda one: one.__name__):
+        answers = cls.__name__.endswith("Refused") and (cls.owner, cls.entity) in asked
         # the kernel itself folds which settings a service adopted
-        if cls.__name__ not in folded and cls.entity != "settings" and not cls.owner.startswith("ext-"):
+        known = cls.__name__ in folded or cls.entity == "settings" or cls.owner.startswith("ext-")
+        if not (answers or known):
             yield Finding("warning", f"fact {cls.__name__}", f"nobody hears {filter_of(cls)}",
                           "give it a read model's rule, a reaction or a place in a picture; or stop saying it")  # fmt: skip
 
