@@ -58,6 +58,8 @@ class Hearing:
         self.stuck = ""
         self.broken = ""
         self.changed = asyncio.Event()
+        # who writes to, copies or replaces the tables holds this
+        self.tables = asyncio.Lock()
         self._moved = asyncio.Condition()
         self._pending: list[Raw] = []
         self._room = asyncio.Event()
@@ -74,17 +76,32 @@ class Hearing:
         self._restore(end)
 
     def _restore(self, end: int) -> None:
-        if self._checkpoint is None or not self._checkpoint.exists():
-            return
+        if self._checkpoint is not None and self._checkpoint.exists():
+            self.restore(self._checkpoint.read_text(), end)
+
+    @property
+    def has_picture(self) -> bool:
+        return self._make_picture is not None
+
+    def restore(self, text: str, up_to: int) -> bool:
+        """Takes the picture that `written` wrote, if it is of this build and log and not past `up_to`."""
         try:
-            data = json.loads(self._checkpoint.read_text())
-            if data["identity"] == self._identity and data["position"] <= end:
-                self.picture.load(data["picture"])
-                self.position = int(data["position"])
+            data = json.loads(text)
+            if data["identity"] != self._identity or not 0 <= data["position"] <= up_to:
+                return False
+            self.picture.load(data["picture"])
+            self.position = int(data["position"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._logger.warning("the picture's checkpoint does not fit; reading the log instead", error=repr(error))
             self.picture = self._make_picture() if self._make_picture else NoPicture()
             self.position = 0
+            return False
+        return True
+
+    def written(self) -> tuple[int, str]:
+        """The picture as text, and the sequence that it stands at."""
+        data = {"identity": self._identity, "position": self.position, "picture": self.picture.dump()}
+        return self.position, json.dumps(data)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Follows until told to stop. Never raises for a fact that can't be applied: `stuck` says which."""
@@ -153,7 +170,8 @@ class Hearing:
         batch, self._pending = self._pending, []
         self._room.set()
         try:
-            await asyncio.to_thread(self.projection.apply, batch)
+            async with self.tables:
+                await asyncio.to_thread(self.projection.apply, batch)
         except (NewerVersion, Permanent) as error:
             self.stuck = f"{type(error).__name__}: {error}"
         except duckdb.Error as error:
@@ -161,17 +179,16 @@ class Hearing:
             self.broken = f"read model: {error}"
             self._logger.error("a read model could not take in a batch; its tables stand still", error=str(error))
             return
-        self.projected = batch[-1].sequence
+        self.projected = max(self.projected, batch[-1].sequence)
         fault("projected")
 
     def save(self) -> None:
         """Writes the picture down, so that the next start need not read the whole log."""
         if self._checkpoint is None or self._make_picture is None:
             return
-        data = {"identity": self._identity, "position": self.position, "picture": self.picture.dump()}
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         draft = self._checkpoint.with_suffix(".tmp")
-        draft.write_text(json.dumps(data))
+        draft.write_text(self.written()[1])
         os.replace(draft, self._checkpoint)
 
     def close(self) -> None:

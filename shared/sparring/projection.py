@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import duckdb
 
 from sparring.contracts.base import FACTS
 from sparring.envelope import CORRELATION, ORDER, current
-from sparring.errors import Undecodable, UnknownMessage
+from sparring.errors import Transient, Undecodable, UnknownMessage
 from sparring.log.interface import Raw
 from sparring.read_model import ReadModel
 from sparring.subjects import CARRIED, untoken
@@ -25,6 +26,10 @@ create table if not exists positions (model varchar primary key, version integer
 """
 
 
+class FileInUse(Transient):
+    """Another process has the file open: DuckDB allows one. Stop it, or give this replica another name."""
+
+
 class Projection:
     """Several read models in one file, all at one position. Not thread-safe: one user at a time."""
 
@@ -36,7 +41,10 @@ class Projection:
             self._open()
             if not self._fits():
                 self._begin_anew()
-        except duckdb.Error:
+        except duckdb.Error as error:
+            # a file that another process has open is not damaged
+            if "lock" in str(error).lower():
+                raise FileInUse(f"{path}: {error}") from error
             self._begin_anew()
 
     def _open(self) -> None:
@@ -58,6 +66,13 @@ class Projection:
         if str(self.path) != ":memory:":
             for file in (Path(self.path), Path(f"{self.path}.wal")):
                 file.unlink(missing_ok=True)
+        self._open()
+
+    def replace_with(self, file: Path) -> None:
+        """Takes over the file, which nobody has open, in place of its own: by renaming, so that one of them is there."""
+        self.con.close()
+        Path(f"{self.path}.wal").unlink(missing_ok=True)
+        os.replace(file, self.path)
         self._open()
 
     @property

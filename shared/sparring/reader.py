@@ -27,6 +27,7 @@ from sparring.catalogue import read_models
 from sparring.contracts import fingerprint
 from sparring.decider import Reading
 from sparring.errors import BadInput
+from sparring.folding import fold
 from sparring.log.interface import Raw
 from sparring.log.jetstream import JetStreamLog
 from sparring.place import Place
@@ -59,6 +60,12 @@ async def connect(
         )
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise BadInput(f"no NATS server answers at {place.url}: {error}; is `spar up` running?") from error
+
+
+async def open_log(nc: Client) -> tuple[JetStreamLog, str]:
+    """The log behind a connection, and its identity: the moment at which its stream was made."""
+    info = await nc.jetstream(timeout=5).stream_info(EVENTS)
+    return JetStreamLog(nc), str(info.created)
 
 
 @dataclass(frozen=True)
@@ -110,19 +117,8 @@ class Reader:
 
     async def catch_up(self, target: int) -> None:
         """Folds up to the sequence."""
-        position = self._started_at = self.projection.position
-        if position >= target:
-            return
-        feed = self.log.follow(position)
-        try:
-            async for batch in feed:
-                fresh = [raw for raw in batch if raw.sequence <= target]
-                past = bool(batch) and batch[-1].sequence >= target
-                self.take(fresh, target if past else None)
-                if past:
-                    return
-        finally:
-            await feed.aclose()  # type: ignore[attr-defined]
+        self._started_at = self.projection.position
+        self.last_at = await fold(self.log, [(self.projection, target)])
 
     def take(self, batch: Sequence[Raw], up_to: int | None = None) -> None:
         self.projection.apply(batch, up_to=up_to)

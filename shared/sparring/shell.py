@@ -27,6 +27,7 @@ from sparring.binding import Repeats, adoption, order_id
 from sparring.contracts import fingerprint
 from sparring.contracts.base import Order
 from sparring.contracts.readings import ServiceBeat
+from sparring.copies import Copies
 from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.delivery import Delivery, middleware_of
 from sparring.dispatch import Dispatch
@@ -43,6 +44,7 @@ from sparring.projection import Projection
 from sparring.readings import Readings
 from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
+from sparring.snapshots import Snapshots
 from sparring.streams import COMMANDS, EVENTS, FAILURES
 from sparring.subjects import token
 from sparring.supervisor import forsaken
@@ -232,6 +234,7 @@ class Shell:
             self._beat(),
             self._watch_loop_lag(),
             self._plan(),
+            self.copies.keep(lambda: self.leads, self.stopping),
         ]
         return ways + [worker(self) for worker in self.service.workers]
 
@@ -265,11 +268,24 @@ class Shell:
         hearing = self._hearing()
         await hearing.prepare()
         self.hearing = hearing
+        await self._prepare_copies()
         await self.readings.listen(self.nc, self.service.readings)
 
-    def _hearing(self) -> Hearing:
+    @property
+    def _folder(self) -> Path:
         folder = self.options.data / self.service.name / self.replica
         folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    async def _prepare_copies(self) -> None:
+        models, snapshots = self.service.read_models, Snapshots(self.nc, self.identity)
+        log = JetStreamLog(self.nc)
+        self.copies = Copies(self.hearing, log, snapshots, self.service.name, models, self._folder, self.log)
+        await self.copies.restore()
+        await self.copies.serve(self.nc, self.replica)
+
+    def _hearing(self) -> Hearing:
+        folder = self._folder
         models = self.service.read_models
         name = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
         return Hearing(

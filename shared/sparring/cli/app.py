@@ -6,7 +6,22 @@ from collections.abc import Callable
 
 import typer
 
-from sparring.cli import control, dlq, doctor, events, health, questions, settings, slots, sql, status, up, why, work
+from sparring.cli import (
+    control,
+    dlq,
+    doctor,
+    events,
+    health,
+    questions,
+    rebuild,
+    settings,
+    slots,
+    sql,
+    status,
+    up,
+    why,
+    work,
+)
 from sparring.cli.agent import agent
 from sparring.cli.common import AsJson, At, Data, Nats
 from sparring.cli.sprt import sprt
@@ -16,7 +31,7 @@ HELP = "Sparring: a coordination plane for self-play training. One log; every co
 # in the order in which `spar --help` lists them
 COMMANDS: tuple[Callable[..., None], ...] = (
     up.up, status.status, why.why, status.data, questions.datasets,
-    health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, sprt,
+    health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, rebuild.rebuild, sprt,
     settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, control.rollback,
 )  # fmt: skip
 

@@ -1,0 +1,113 @@
+"""Copies of read models in the object store SNAPSHOTS: they make a start cheap, and are never trusted over the log."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js import api
+from nats.js.errors import Error as JetStreamError
+
+from sparring import __version__
+from sparring.artifacts import sha256_of
+from sparring.contracts import fingerprint
+from sparring.errors import LogUnavailable, Permanent
+from sparring.log.jetstream import JetStreamLog
+from sparring.read_model import ReadModel
+from sparring.streams import SNAPSHOTS
+
+KEEP = 10
+Kind = Literal["tables", "picture"]
+
+
+class SnapshotRefused(Permanent):
+    """The copy is not what it says, or does not fit this log: an older one is tried, at last the log is folded."""
+
+
+def projector_version(models: Sequence[ReadModel]) -> str:
+    """Twelve hex digits that change with anything that could fold the same log into other rows."""
+    text = " ".join(f"{model.name}.{model.version}" for model in models)
+    return hashlib.sha256(f"{text} {fingerprint()} {__version__}".encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A service's tables (a DuckDB file) or its picture (JSON) as of one sequence of one log."""
+
+    service: str
+    kind: Kind
+    version: str
+    sequence: int
+    sha256: str
+    log: str
+
+    @property
+    def name(self) -> str:
+        tail = "" if self.kind == "tables" else f"/{self.kind}"
+        return f"{self.service}/{self.version}/{self.sequence}{tail}"
+
+
+class Snapshots:
+    """Put, find, fetch and verify; the last ten of each service are kept. `log` is the identity of the log."""
+
+    def __init__(self, nc: Client, log: str) -> None:
+        self._nc, self._js, self.log = nc, nc.jetstream(timeout=10), log
+
+    async def put(self, service: str, kind: Kind, version: str, sequence: int, file: Path) -> Snapshot:
+        """Stores the file and forgets the oldest. Raises LogUnavailable when the server does not take it."""
+        sha256, _ = await asyncio.to_thread(sha256_of, file)
+        one = Snapshot(service, kind, version, sequence, sha256, self.log)
+        meta = api.ObjectMeta(name=one.name, description=json.dumps(asdict(one)))
+        try:
+            store = await self._js.object_store(SNAPSHOTS)
+            with file.open("rb") as data:
+                await store.put(one.name, data, meta=meta)
+            for old in (await self._all(service, kind))[KEEP:]:
+                with contextlib.suppress(JetStreamError):
+                    await store.delete(old.name)
+                    await self._js.purge_stream(f"OBJ_{SNAPSHOTS}", subject=_meta_subject(old.name))
+        except (nats.errors.Error, JetStreamError, TimeoutError, OSError) as error:
+            raise LogUnavailable(f"snapshot {one.name} was not stored: {error!r}") from error
+        return one
+
+    async def fitting(self, service: str, kind: Kind, version: str, up_to: int) -> list[Snapshot]:
+        """Those of this log and version at or before the sequence, newest first. Raises LogUnavailable."""
+        found = await self._all(service, kind)
+        return [one for one in found if one.version == version and one.log == self.log and one.sequence <= up_to]
+
+    async def fetch(self, one: Snapshot, to: Path) -> None:
+        """Writes the copy to `to`. Raises SnapshotRefused when the bytes are not those that were stored."""
+        try:
+            store = await self._js.object_store(SNAPSHOTS)
+            with to.open("wb") as file:
+                async with asyncio.timeout(120):
+                    await store.get(one.name, writeinto=file)
+            found, _ = await asyncio.to_thread(sha256_of, to)
+        except (nats.errors.Error, JetStreamError, TimeoutError, OSError) as error:
+            raise SnapshotRefused(f"{one.name} could not be read: {error!r}") from error
+        if found != one.sha256:
+            raise SnapshotRefused(f"{one.name} has SHA-256 {found[:12]}, it was stored with {one.sha256[:12]}")
+
+    async def _all(self, service: str, kind: Kind) -> list[Snapshot]:
+        raws = await JetStreamLog(self._nc, stream=f"OBJ_{SNAPSHOTS}").last_of_each(f"$O.{SNAPSHOTS}.M.>")
+        found = []
+        for raw in raws:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                told: dict[str, Any] = json.loads(raw.body)
+                if not told.get("deleted"):
+                    found.append(Snapshot(**json.loads(told["description"])))
+        fitting = [one for one in found if one.service == service and one.kind == kind]
+        return sorted(fitting, key=lambda one: -one.sequence)
+
+
+def _meta_subject(name: str) -> str:
+    return f"$O.{SNAPSHOTS}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
