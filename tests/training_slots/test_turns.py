@@ -113,13 +113,9 @@ def test_a_high_priority_does_not_let_a_lane_train_twice_before_a_waiting_one_on
     assert story.holders == {"rich"}
 
 
-LANES = ("a", "b", "c", "d")
-TURNS = st.lists(
-    st.tuples(
-        st.sampled_from(["claim", "release", "hold", "preempt", "wait"]), st.sampled_from(LANES), st.integers(0, 9)
-    ),
-    max_size=80,
-)
+LANES = ("a", "b", "c")
+WHAT = ("claim", "claim", "claim", "release", "release", "release", "hold", "preempt", "wait")
+TURNS = st.lists(st.tuples(st.sampled_from(WHAT), st.sampled_from(LANES), st.integers(0, 9)), min_size=40, max_size=60)
 
 
 @hypothesis_settings(max_examples=150, deadline=None)
@@ -151,8 +147,8 @@ def test_no_lane_trains_twice_while_another_waited_all_that_time(steps: list[tup
         facts: list[Fact] = []
         if what == "claim":
             facts = story.claim(lane, priority=number)
-        elif what == "release" and lane in story.pool.held:
-            facts = story.release(lane)
+        elif what == "release":
+            facts = story.release(min(story.pool.held)) if story.pool.held else []
         elif what == "hold":
             severity = ("minor", "moderate", "low_quality", "severe")[number % 4]
             order = HoldLaneBack(lane=lane, reason="r", for_s=number, severity=severity, revision=len(story.log))  # type: ignore[arg-type]
