@@ -93,7 +93,7 @@ def say_task(found: dict[str, Any], *, asked_then: bool) -> None:
     about = f" of iteration {row['iteration']}" if row["iteration"] else ""
     since = found["history"][-1]["at"] if found["history"] else row["requested_at"]
     print(
-        f"{row['task']}: {row['kind']} for {row['lane']}{about}, {row['state']} since {ago(since)}, asked by {row['by_whom']}"
+        f"{row['task']}: {row['kind']} for {row['lane']}{about}, {row['state']} {ago(since)}, asked by {row['by_whom']}"
     )
     print(f"  waits for  {found['awaits']}")
     if row["state"] == "requested":
