@@ -69,6 +69,10 @@ def pause(
 
 def resume(
     lane: Annotated[str, typer.Argument(help="The lane; without it the whole cluster.")] = "",
+    override_s: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds in which health pauses nothing by itself; default an hour when it had."),
+    ] = None,
     nats: Nats = None,
     data: Data = None,
 ) -> None:
@@ -77,7 +81,7 @@ def resume(
     if lane:
         order(nats, data, ResumeLane(lane=lane, revision=revision(), by=me))
     else:
-        order(nats, data, SwitchCluster(state="running", revision=revision(), by=me))
+        order(nats, data, SwitchCluster(state="running", revision=revision(), by=me, override_s=override_s))
 
 
 def halt(reason: Reason = "", nats: Nats = None, data: Data = None) -> None:
@@ -86,13 +90,18 @@ def halt(reason: Reason = "", nats: Nats = None, data: Data = None) -> None:
 
 
 def drain(
-    node: Annotated[str, typer.Argument(help="The node.")],
+    node: Annotated[str, typer.Argument(help="The node; without it the whole cluster.")] = "",
     reason: Reason = "",
     grace_s: Annotated[float, typer.Option(help="Seconds that running tasks get.")] = 60.0,
     nats: Nats = None,
     data: Data = None,
 ) -> None:
-    """Empties a node: no new work, partial results saved, everything brought to the store."""
+    """Empties a node: no new work, partial results saved, everything brought to the store. Without a node nothing new
+    starts anywhere, and what runs finishes."""
+    if not node:
+        me = getpass.getuser()
+        order(nats, data, SwitchCluster(state="draining", revision=revision(), by=me, reason=reason))
+        return
     order(nats, data, DrainNode(node=node, by=getpass.getuser(), reason=reason, grace_s=grace_s))
 
 

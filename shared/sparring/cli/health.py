@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+import nats.errors
+from nats.js.errors import Error as JetStreamError
+from nats.js.errors import NotFoundError
+
+from sparring import catalogue
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, table, with_reader
 from sparring.contracts.readings import ServiceBeat
 from sparring.reader import Reader
+from sparring.report import report
 
 SILENT_S = 15.0
+ISSUE_COLUMNS = ("kind", "about", "severity", "what", "since", "whose:owner", "remedy", "until")
 
 
 def health(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
-    """The score and its parts, the cluster's switch, open alarms, back-pressure."""
+    """The score and its parts, the cluster's switch, and every open issue with since, owner and remedy."""
 
     async def ask(reader: Reader) -> dict[str, Any]:
-        score = reader.rows("select * from health_score")
-        cluster = reader.rows("select * from health_cluster")
-        return {
-            "score": score[0] if score else None,
-            "cluster": cluster[0] if cluster else {"state": "running"},
-            "alarms": reader.rows("select * from health_alarms where state = 'raised' order by raised_at"),
-            "queues": reader.rows("select * from health_queues where level <> 'none' order by queue"),
-            "nodes": reader.rows(
-                "select state, count(*) n from health_nodes where state <> 'forgotten' group by state order by state"
-            ),
-        }
+        return report(reader)
 
     found, as_of = with_reader(nats, data, at, ask)
     if as_json:
         print_json(as_of, **found)
         return
-    score = found["score"]
+    score, cluster = found["score"], found["cluster"]
     print(
         f"{score['grade']}, {score['value']:.2f} since {cell(score['at'])}" if score else "no score yet: is health up?"
     )
     for term in score["terms"] if score else ():
-        print(f"  {term['name']:<10} {term['value']:.2f}")
-    print(
-        f"cluster {found['cluster']['state']}; nodes: "
-        + (", ".join(f"{n['n']} {n['state']}" for n in found["nodes"]) or "none")
-    )
-    table(found["alarms"], ("about", "severity", "text", "remedy", "raised_at:since", "times"), empty="no alarms")
-    if found["queues"]:
-        table(found["queues"], ("lane", "name", "level", "depth", "soft", "hard", "at:since"), "Back-pressure")
+        print(f"  {term['name']:<16} {term['value']:.2f}")
+    nodes = ", ".join(f"{count} {state}" for state, count in found["nodes"].items())
+    switched = f" by {cluster['by_whom']}: {cluster['reason']}" if cluster.get("by_whom") else ""
+    print(f"cluster {cluster['state']}{switched}; nodes: {nodes or 'none'}")
+    table(found["issues"], ISSUE_COLUMNS, empty="nothing is open")
+    if found["thresholds"]:
+        table(found["thresholds"], ("threshold", "value", "least", "most", "at:moved"), "Thresholds that moved")
     footer(as_of)
 
 
+async def unhandled(reader: Reader, service: str) -> dict[str, Any]:
+    """How many messages wait for the service or are in its hands, and the age in seconds of the oldest of them; None where
+    this user may not look at consumers."""
+    js, now = reader.nc.jetstream(timeout=5), datetime.now(UTC)
+    waiting, oldest = 0, None
+    for durable in next((one.durables() for one in catalogue.services() if one.name == service), ()):
+        try:
+            info = await js.consumer_info(durable.stream, durable.name)
+            pending = (info.num_pending or 0) + (info.num_ack_pending or 0)
+            if not pending:
+                continue
+            waiting += pending
+            floor = info.ack_floor.stream_seq if info.ack_floor else 0
+            for subject in durable.filters:
+                first = await js.get_msg(durable.stream, seq=floor + 1, subject=subject, next=True)
+                age_s = (now - first.time).total_seconds() if first.time else 0.0
+                oldest = max(oldest or 0.0, age_s)
+        except NotFoundError:
+            continue
+        except (nats.errors.Error, JetStreamError, TimeoutError):
+            return {"waiting": None, "oldest_s": None}
+    return {"waiting": waiting, "oldest_s": None if oldest is None else round(oldest, 1)}
+
+
 def services(nats: Nats = None, data: Data = None, as_json: AsJson = False) -> None:
-    """Each replica of each service by its last beat: position, lag, handled, failed, memory."""
+    """Each replica of each service by its last beat: position, lag, waiting messages, failures, memory."""
 
     async def ask(reader: Reader) -> list[dict[str, Any]]:
         end = reader.projection.position
@@ -56,15 +77,19 @@ def services(nats: Nats = None, data: Data = None, as_json: AsJson = False) -> N
         for one in (await reader.readings()).values():
             if isinstance(one.data, ServiceBeat):
                 beat = one.data
-                rows.append(beat.model_dump() | {"beat_s": round(one.age_s, 1), "up": one.age_s < SILENT_S,
-                                                 "lag": max(0, end - beat.position), "rss_mb": beat.rss_bytes // 2**20})  # fmt: skip
+                tried = beat.handled + beat.failed
+                rows.append(
+                    beat.model_dump() | await unhandled(reader, beat.service)
+                    | {"beat_s": round(one.age_s, 1), "up": one.age_s < SILENT_S, "lag": max(0, end - beat.position),
+                       "success": beat.handled / tried if tried else None, "rss_mb": beat.rss_bytes // 2**20}
+                )  # fmt: skip
         return sorted(rows, key=lambda row: (row["service"], row["replica"]))
 
     rows, as_of = with_reader(nats, data, None, ask)
     if as_json:
         print_json(as_of, services=rows)
         return
-    columns = ("service", "replica", "up", "leader", "beat_s:beat s", "position", "lag", "handled", "failed",
-               "redelivered", "loop_lag_s:loop lag s", "rss_mb:MB")  # fmt: skip
+    columns = ("service", "replica", "up", "leader", "beat_s:beat s", "position", "lag", "waiting", "oldest_s:oldest s",
+               "handled", "failed", "success", "redelivered", "loop_lag_s:loop lag s", "rss_mb:MB")  # fmt: skip
     table(rows, columns, empty="no service beats: start them with `spar up`")
     footer(as_of)

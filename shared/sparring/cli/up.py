@@ -41,6 +41,7 @@ LOOK_S = 1.0
 LOCAL_CACHE_BYTES = 50 * 1024**2
 # one machine's disk holds everything several times: old games go after minutes instead of half an hour
 LOCAL_KEEP = {"SPARRING_SYNC__KEEP_S": "300"}
+BY_HAND = {"SPARRING_HEALTH__AUTOMATIC": "false"}
 
 
 @dataclass
@@ -62,7 +63,7 @@ def up(
     lanes: Annotated[Path, typer.Option(help="Lane file to register.")] = DEFAULT_LANES,
     once: Annotated[int, typer.Option(min=0, help="End after that many promotions, with a table.")] = 0,
     url: Annotated[str | None, typer.Option("--nats", help="Use this running server instead of an own one.")] = None,
-    manual: Annotated[bool, typer.Option("--manual", help="Start with every automatic step switched off.")] = False,
+    manual: Annotated[bool, typer.Option("--manual", help="Start with every automatic step and switch off.")] = False,
 ) -> None:
     """Starts the whole loop here; Ctrl-C drains it, the next `spar up` goes on from the log."""
     specs = _specs(lanes, manual)
@@ -75,7 +76,7 @@ def up(
             promotions: Rows = []
             try:
                 asyncio.run(_declare(place))
-                _start_children(run, agents)
+                _start_children(run, agents, manual)
                 promotions = asyncio.run(_watch(run, specs, once))
             finally:
                 _drain(run)
@@ -141,11 +142,11 @@ async def _declare(place: Place) -> None:
         await nc.close()
 
 
-def _start_children(run: Run, agents: int) -> None:
+def _start_children(run: Run, agents: int, manual: bool) -> None:
     logs, url = run.data / "logs", run.place.url
     for service in services():
         argv = [sys.executable, "-m", service.package, "--nats", url, "--data", str(run.data / "services")]
-        run.supervisor.add(Child(service.name, argv, logs / f"{service.name}.log", _defaults()))
+        run.supervisor.add(Child(service.name, argv, logs / f"{service.name}.log", _defaults(manual)))
     for number in range(1, agents + 1):
         name = f"node-{number}"
         folder = run.data / "nodes" / name
@@ -155,9 +156,10 @@ def _start_children(run: Run, agents: int) -> None:
         run.agents.append(name)
 
 
-def _defaults() -> dict[str, str]:
+def _defaults(manual: bool) -> dict[str, str]:
     """What this machine's services get unless the environment says otherwise."""
-    return {name: value for name, value in LOCAL_KEEP.items() if name not in os.environ}
+    wanted = LOCAL_KEEP | (BY_HAND if manual else {})
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:

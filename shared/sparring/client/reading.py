@@ -22,12 +22,9 @@ from sparring.hearing import heard
 from sparring.log.jetstream import JetStreamLog
 from sparring.questions import ask
 from sparring.reader import Reader
+from sparring.report import report
 from sparring.streams import LEASES
 
-HEALTH = "select * from health_score"
-OPEN_ALARMS = "select * from health_alarms where state = 'raised' order by raised_at"
-SWITCH = "select * from health_cluster"
-STATES = "select state, count(*) n from health_nodes group by state order by state"
 QUEUES = "select * from health_queues where $lane = '' or lane = $lane order by lane, name"
 PRODUCTION = "select model, artifact from lifecycle_models where lane = ? and state = 'production'"
 MODELS = "select model, artifact from lifecycle_models where lane = ? and starts_with(model, ?) order by number"
@@ -78,16 +75,13 @@ class Reading(Orders):
         return await self.question("selfplay-orch", "estimate", at, kind=kind, lane=lane, node=node)
 
     async def health(self, at: str | int | None = None) -> dict[str, Any]:
-        """Score with its parts, the cluster's switch, nodes by state, open alarms with remedy. Raises CannotAnswer while
-        health has said nothing."""
+        """`score` with its parts, `cluster`, `nodes` by state, `pressure`, `thresholds`, and `issues`: everything open, each
+        with `since`, `whose` it is and the `remedy`. Raises CannotAnswer while health has said nothing."""
         async with self.read(at) as reader:
-            score, switch = reader.rows(HEALTH), reader.rows(SWITCH)
-            if not score:
+            found = report(reader)
+            if found["score"] is None:
                 raise CannotAnswer(f"health has given no score yet as of {reader.as_of.sequence}; is it running?")
-            return {
-                "as_of": reader.as_of.sequence, "score": score[0], "cluster": switch[0]["state"] if switch else "running",
-                "nodes": {row["state"]: row["n"] for row in reader.rows(STATES)}, "alarms": reader.rows(OPEN_ALARMS),
-            }  # fmt: skip
+            return {"as_of": reader.as_of.sequence, **found}
 
     async def backpressure(self, lane: str = "", at: str | int | None = None) -> list[dict[str, Any]]:
         """Every queue with its level, factor, depth and limits; of one lane, or of all."""

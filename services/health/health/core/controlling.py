@@ -37,7 +37,7 @@ def capacity(ctx: Context, picture: HealthPicture, beats: Heard) -> Iterable[Act
 def load_of(beat: Heartbeat) -> float:
     """How busy the machine is: its busiest resource, the mean of its cards or its cores, in [0, 1]."""
     found = beat.resources
-    cards = [gpu.utilisation for gpu in found.gpus]
+    cards = [gpu.utilisation for gpu in found.gpus if gpu.utilisation is not None]
     return min(1.0, max(found.cpu_share, sum(cards) / len(cards) if cards else 0.0))
 
 
