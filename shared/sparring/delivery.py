@@ -96,6 +96,10 @@ class Delivery:
         }
         await self._put(message, record)
 
+    async def waits(self, message: Msg, error: BaseException) -> None:
+        """It waits for a dependency in this process's hands: neither lost nor in its last attempt."""
+        await self._remember(message, error, message.metadata.num_delivered, transient=True, given_up=False)
+
     async def settle(self, message: Msg, error: BaseException | None) -> Disposition:
         attempt = message.metadata.num_delivered
         self._count(error, attempt)

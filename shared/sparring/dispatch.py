@@ -29,6 +29,8 @@ LETTER, ATTEMPT, FORCED = "Sparring-Letter", "Sparring-Attempt", "Sparring-Force
 KEPT = "Sparring-Original-"
 # well below ack_wait: a message that waits for a dependency stays in these hands
 MOST_WAIT_S = 5.0
+# from then on it is written down that the message waits, so that nobody takes it for lost
+LONG_WAIT_S = 30.0
 
 
 class Dispatch:
@@ -59,7 +61,7 @@ class Dispatch:
 
         With every worker waiting nothing more is pulled. Raises HandlerTimeout.
         """
-        delay_s = 0.2
+        delay_s, waited_s, told = 0.2, 0.0, False
         while True:
             try:
                 async with asyncio.timeout(self._shell.service.handler_s) as limit:
@@ -68,8 +70,12 @@ class Dispatch:
                 if self._shell.stopping.is_set():
                     raise
                 self._shell.log.warning("a dependency is down", subject=message.subject, error=str(error))
+                if not told and (waited_s >= LONG_WAIT_S or message.metadata.num_delivered >= ATTEMPTS):
+                    await self._shell.delivery.waits(message, error)
+                    told = True
                 await message.in_progress()
                 await self._shell.pause(delay_s)
+                waited_s += delay_s
                 delay_s = min(MOST_WAIT_S, 2 * delay_s)
             except TimeoutError as error:
                 if not limit.expired():
@@ -110,6 +116,9 @@ class Dispatch:
 
     async def _react(self, one: Recorded) -> None:
         reaction = self._handlers.reaction(one.fact)
+        if self._shell.hearing.stuck and self._shell.hearing.position < one.sequence:
+            # until the upgrade the fact waits, and no attempt is burnt: not one letter for each fact behind the newer one
+            raise DependencyDown(f"this process's picture stands still: {self._shell.hearing.stuck}")
         await self._shell.hearing.reached(one.sequence)
         actions = reaction.react(one, self._shell.context())
         fault("reacted")

@@ -119,6 +119,12 @@ def decode(subject: str, headers: Mapping[str, str], body: bytes) -> Message:
     try:
         return cls.model_validate_json(json.dumps(data))
     except ValidationError as error:
+        unknown = [str(one["loc"][-1]) for one in error.errors() if one["type"] == "extra_forbidden"]
+        if len(unknown) == error.error_count() and "ce-dataschema" in headers:
+            # an optional field keeps the version: who does not know it is older than the producer
+            raise NewerVersion(
+                f"{cls.__name__} has {', '.join(unknown)}, which this build does not know; upgrade, then redrive"
+            ) from error
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "body"
         raise Undecodable(f"{cls.__name__}.{where}: {first['msg']} (got {str(first['input'])[:80]!r})") from error

@@ -131,6 +131,15 @@ def test_an_abandoned_letter_raises_an_alarm_until_a_person_decides() -> None:
     assert "abandoned-sync" in {fact.alarm for fact in one.of(AlarmCleared)}
 
 
+def test_a_redriven_letter_that_nobody_reports_on_fails_in_the_end() -> None:
+    one = world(recorded(1))
+    one.tick(61)
+    one.tick(13 * 86_400)
+    assert one.of(DeadLetterFailedAgain) == []
+    one.tick(86_400)
+    assert "nobody reported" in one.of(DeadLetterFailedAgain)[0].reason
+
+
 def test_a_letter_that_is_not_pending_is_never_due() -> None:
     for state in ("redriven", "recovered", "abandoned", "discarded"):
         letter = DeadLetter(state=state, transient=True, due_at=at(0))  # type: ignore[arg-type]

@@ -329,6 +329,33 @@ async def test_what_an_advisory_lost_is_found_by_the_reconciliation(server: Embe
 
 
 @pytest.mark.timeout(120)
+async def test_what_was_never_answered_nor_written_down_is_found_in_the_consumer_itself(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    async with place(server, tmp_path, ack_wait_s=0.3) as one:
+        js = one.nc.jetstream()
+        # nobody will ever hear an advisory
+        await js.delete_stream(ADVISORIES)
+        await one.poke("silent", "fine")
+        pull = await js.pull_subscribe_bind(NAME, COMMANDS)
+
+        async def exceeded() -> bool:
+            with contextlib.suppress(TimeoutError):
+                await pull.fetch(1, timeout=0.2)
+            info = await js.consumer_info(COMMANDS, NAME)
+            return info.num_ack_pending == 0 and (info.delivered.consumer_seq if info.delivered else 0) >= 5
+
+        await eventually(exceeded, within_s=60, what="five deliveries that nobody answers")
+        one.start(app_of("health"), SPARRING_HEALTH__RECONCILE_S="0.5")
+        letter = (await one.facts(DeadLetterRecorded))[0]
+        assert (letter.cause, letter.transient) == ("reconciled", True)
+        one.start(PROBE)
+        await one.order(RedriveDeadLetter(letter=letter.letter, by="test"), "redrive-silent")
+        await one.facts(DeadLetterRecovered)
+        assert await one.things(1) == ["silent"]
+
+
+@pytest.mark.timeout(120)
 async def test_a_consumer_that_stalls_without_an_advisory_raises_an_alarm(
     server: EmbeddedServer, tmp_path: Path
 ) -> None:

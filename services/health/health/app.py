@@ -6,10 +6,11 @@ from health.core.node import NODE, drain, forget, retire
 from health.core.picture import HealthPicture
 from health.core.plan import plan
 from health.core.switch import CLUSTER, switch
-from health.dead_letters import keep, reconcile
+from health.dead_letters import keep
 from health.dead_letters import redrive as bring_redriven
 from health.read_models.health import HEALTH
 from health.read_models.recovery import RECOVERY
+from health.reconciliation import reconcile
 from health.settings import Settings
 from health.teller import tell
 from sparring.contracts.health import (

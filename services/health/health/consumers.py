@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
 from typing import Any
+
+from nats.js.api import ConsumerInfo
+from nats.js.errors import NotFoundError
 
 from health.dead_letters import TROUBLE
 from sparring.contracts.readings import Consumers, Stalled
@@ -10,6 +15,7 @@ from sparring.streams import COMMANDS, EVENTS
 from sparring.subjects import token
 
 LOOK_S = 5.0
+AGENTS = "agent-"
 
 
 async def watch(shell: Any) -> None:
@@ -28,20 +34,42 @@ async def watch(shell: Any) -> None:
 
 async def _stalled(shell: Any, since: dict[tuple[str, str], Any]) -> list[Stalled]:
     found, now = [], shell.now()
-    for stream in (COMMANDS, EVENTS):
-        for info in await shell.js.consumers_info(stream):
-            if not info.config.durable_name:
-                continue
-            place, pulling = (stream, info.name), bool(info.num_waiting)
-            unanswered, limit = info.num_ack_pending or 0, info.config.max_ack_pending or 1
-            # an ordered consumer has one in hand all the time
-            full = limit > 1 and unanswered >= limit / 2
-            if not full and (pulling or not (info.num_pending or unanswered)):
-                since.pop(place, None)
-                continue
-            began = since.setdefault(place, now)
-            found.append(
-                Stalled(consumer=info.name, stream=stream, waiting=info.num_pending or 0, unanswered=unanswered,
-                        limit=limit, pulled=pulling, for_s=max(0.0, (now - began).total_seconds()))
-            )  # fmt: skip
+    async for info in durables(shell):
+        place, pulling = (info.stream_name, info.name), bool(info.num_waiting)
+        unanswered, limit = info.num_ack_pending or 0, info.config.max_ack_pending or 1
+        # an ordered consumer has one in hand all the time
+        full = limit > 1 and unanswered >= limit / 2
+        if not full and (pulling or not (info.num_pending or unanswered)):
+            since.pop(place, None)
+            continue
+        began = since.setdefault(place, now)
+        found.append(
+            Stalled(consumer=info.name, stream=info.stream_name, waiting=info.num_pending or 0, unanswered=unanswered,
+                    limit=limit, pulled=pulling, for_s=max(0.0, (now - began).total_seconds()))
+        )  # fmt: skip
     return found
+
+
+async def durables(shell: Any) -> AsyncIterator[ConsumerInfo]:
+    """The durable consumers of COMMANDS and EVENTS, but the agents' own: there are thousands, and a node is watched."""
+    for stream in (COMMANDS, EVENTS):
+        for name in await _names(shell, stream):
+            if name.startswith(AGENTS):
+                continue
+            try:
+                info = await shell.js.consumer_info(stream, name)
+            except NotFoundError:
+                continue
+            if info.config.durable_name:
+                yield info
+
+
+async def _names(shell: Any, stream: str) -> list[str]:
+    found: list[str] = []
+    while True:
+        asked = json.dumps({"offset": len(found)}).encode()
+        answer = json.loads((await shell.nc.request(f"$JS.API.CONSUMER.NAMES.{stream}", asked, timeout=5)).data)
+        page = answer.get("consumers") or []
+        found += page
+        if not page or len(found) >= answer.get("total", 0):
+            return found

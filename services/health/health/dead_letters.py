@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import datetime
 from typing import Any
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.js.errors import APIError, KeyNotFoundError, NoKeysError, NotFoundError
+from nats.js.errors import APIError, KeyNotFoundError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from health.core.letter import fingerprint
@@ -22,8 +21,6 @@ from sparring.topology import declare_durable
 
 KEEPER = Durable("dead-letter-keeper", ADVISORIES, ("$JS.EVENT.ADVISORY.CONSUMER.>",), max_deliver=-1)
 RETRY = "-retry"
-# well above the handlers' time and the server's wait for an answer
-UNANSWERED_S = 180.0
 TROUBLE = (nats.errors.Error, JetStreamError, LogUnavailable, TimeoutError, OSError)
 
 
@@ -75,7 +72,7 @@ async def record_letter(
     if consumer.endswith(RETRY):
         await _failed_again(shell, dict(original.headers or {}), reason)
         return
-    failure = await _failure(shell, f"{stream}.{consumer}.{sequence}")
+    failure = await failure_of(shell, f"{stream}.{consumer}.{sequence}")
     headers = {f"{KEPT}{name}": value for name, value in (original.headers or {}).items()}
     exception = str(failure.get("type") or "Unknown")
     why = str(failure.get("message") or reason or "no handler answered in time")
@@ -121,54 +118,12 @@ async def _failed_again(shell: Any, headers: dict[str, str], reason: str) -> Non
         await shell.send(order, key=f"redriven-{letter}-{attempt}-False")
 
 
-async def _failure(shell: Any, key: str) -> dict[str, Any]:
+async def failure_of(shell: Any, key: str) -> dict[str, Any]:
     try:
         entry = await (await shell.js.key_value(FAILURES)).get(key)
         return dict(json.loads(entry.value or b"{}"))
     except (KeyNotFoundError, ValueError):
         return {}
-
-
-async def reconcile(shell: Any) -> None:
-    """Advisories are fire-and-forget: what a handler gave up without one is found in FAILURES."""
-    while not shell.stopping.is_set():
-        if not shell.leads:
-            await shell.pause(1.0)
-            continue
-        try:
-            await _reconcile(shell)
-        except TROUBLE as error:
-            shell.log.warning("the reconciliation of failures waits", error=repr(error))
-        await shell.pause(shell.settings.reconcile_s)
-
-
-async def _reconcile(shell: Any) -> None:
-    bucket = await shell.js.key_value(FAILURES)
-    try:
-        keys = await bucket.keys()
-    except NoKeysError:
-        return
-    for key in keys:
-        stream, consumer, sequence = key.rsplit(".", 2)
-        failure = await _failure(shell, key)
-        if _given_up(failure, shell.now()) and not await _has_letter(shell, consumer, stream, sequence):
-            await record_letter(shell, stream, consumer, int(sequence), cause="reconciled", deliveries=0)
-
-
-def _given_up(failure: dict[str, Any], now: datetime) -> bool:
-    """Said so by its handler, or its last attempt began long ago and nobody said how it ended."""
-    if failure.get("given_up"):
-        return True
-    began = failure.get("last_attempt_at")
-    return began is not None and (now - datetime.fromisoformat(began)).total_seconds() > UNANSWERED_S
-
-
-async def _has_letter(shell: Any, consumer: str, stream: str, sequence: str) -> bool:
-    try:
-        await shell.js.get_last_msg(DLQ, f"dlq.{consumer}.{stream}.{sequence}")
-    except NotFoundError:
-        return False
-    return True
 
 
 async def redrive(shell: Any) -> None:

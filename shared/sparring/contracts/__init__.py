@@ -41,5 +41,7 @@ def fingerprint() -> str:
 
 @cache
 def _fingerprint(_: int) -> str:
-    names = sorted(cls.schema_name() for book in (FACTS, ORDERS) for cls in book.values())
+    # fields too: they are refused by who does not know them, although an optional one keeps the version
+    known = (cls for book in (FACTS, ORDERS) for cls in book.values())
+    names = sorted(f"{cls.schema_name()} {' '.join(cls.model_fields)}" for cls in known)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]

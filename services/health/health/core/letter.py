@@ -25,6 +25,8 @@ from sparring.contracts.health import (
 from sparring.decider import Context, Decider, Recorded
 
 FIRST_S, MOST_S, TRIES = 60.0, 3600.0, 5
+# as long as COMMANDS keeps the redriven order
+UNREPORTED = timedelta(days=14)
 OPEN = ("pending", "redriven", "abandoned")
 
 
@@ -107,11 +109,22 @@ def report(order: ReportRedriven, letter: DeadLetter, ctx: Context) -> list[Fact
         return [DeadLetterRecovered(letter=order.letter)]
     if letter.state != "redriven":
         return []
-    # a permanent one waits for a person or a new build, however often
+    return failed_again(order.letter, letter, ctx.now, order.reason)
+
+
+def failed_again(name: str, letter: DeadLetter, now: datetime, reason: str) -> list[Fact]:
+    """A transient letter is due later, or abandoned after its last try; a permanent one waits for a person or a build."""
     over = letter.transient and letter.redrives >= TRIES
-    due_at = ctx.now + timedelta(seconds=delay_s(letter.redrives)) if letter.transient and not over else None
-    again = DeadLetterFailedAgain(letter=order.letter, reason=order.reason, attempt=order.attempt, due_at=due_at)
-    return [again, DeadLetterAbandoned(letter=order.letter, attempts=letter.redrives)] if over else [again]
+    due_at = now + timedelta(seconds=delay_s(letter.redrives)) if letter.transient and not over else None
+    again = DeadLetterFailedAgain(letter=name, reason=reason, attempt=letter.redrives, due_at=due_at)
+    return [again, DeadLetterAbandoned(letter=name, attempts=letter.redrives)] if over else [again]
+
+
+def unreported(name: str, letter: DeadLetter, now: datetime) -> list[Fact]:
+    """A redriven letter of which nothing was heard while the server kept its order has failed: none waits for ever."""
+    if letter.state != "redriven" or letter.redriven_at is None or now - letter.redriven_at < UNREPORTED:
+        return []
+    return failed_again(name, letter, now, f"nobody reported on it for {UNREPORTED.days} days")
 
 
 def discard(order: DiscardDeadLetter, letter: DeadLetter, ctx: Context) -> list[Fact]:  # noqa: ARG001

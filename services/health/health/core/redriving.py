@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from health.core.letter import LETTER, TRIES, DeadLetter
+from health.core.letter import LETTER, TRIES, DeadLetter, unreported
 from sparring.contracts.base import Fact
 from sparring.contracts.health import DeadLetterRedriven
 from sparring.contracts.readings import Consumers, ServiceBeat, Stalled
@@ -48,6 +48,9 @@ def redrives(ctx: Context, letters: Mapping[str, DeadLetter]) -> Iterable[Action
     most = ctx.settings.redrives_a_round
     since = ctx.now - timedelta(seconds=ROUND_S)
     spent = Counter(one.consumer for one in letters.values() if one.redriven_at is not None and one.redriven_at > since)
+    for name, letter in letters.items():
+        if facts := unreported(name, letter, ctx.now):
+            yield _append(name, letter, facts)
     known = builds(ctx)
     waiting = [(one.due_at or ctx.now, name, one) for name, one in letters.items() if one.state == "pending"]
     for _, name, letter in sorted(waiting, key=lambda one: one[:2]):
