@@ -18,14 +18,14 @@ import hashlib
 from sparring.simulation import Cluster
 from sparring.simulation.setup import quick
 cluster = Cluster(quick(7, nodes=4))
-cluster.run(300)
+cluster.run(150)
 print(cluster.ledger.end, hashlib.sha256(b"".join(cluster.ledger.lines())).hexdigest())
 """
 
 
 def test_the_loop_closes_and_lanes_grow_stronger() -> None:
     cluster = Cluster(quick(1))
-    cluster.run(600)
+    cluster.run(400)
     facts = [one.fact for one in cluster.ledger.facts]
     promoted = [fact for fact in facts if isinstance(fact, ModelPromoted)]
     assert {fact.lane for fact in promoted} == {"alpha", "beta"}
@@ -36,7 +36,7 @@ def test_the_loop_closes_and_lanes_grow_stronger() -> None:
 
 def test_a_gate_passes_what_is_stronger_and_rejects_what_is_weaker() -> None:
     cluster = Cluster(quick(3))
-    cluster.run(1_200)
+    cluster.run(700)
     decided = [one.fact for one in cluster.ledger.facts if isinstance(one.fact, GateDecided)]
     gains = {
         verdict: [
@@ -60,5 +60,5 @@ def test_the_same_seed_gives_the_same_log_byte_for_byte() -> None:
     }
     assert len(found) == 1
     other = Cluster(quick(8, nodes=4))
-    other.run(300)
+    other.run(150)
     assert hashlib.sha256(b"".join(other.ledger.lines())).hexdigest() not in found.pop().decode()

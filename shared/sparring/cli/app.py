@@ -24,6 +24,7 @@ from sparring.cli import (
 )
 from sparring.cli.agent import agent
 from sparring.cli.common import AsJson, At, Data, Nats
+from sparring.cli.simulate import simulate
 from sparring.cli.sprt import sprt
 from sparring.cli.with_slot import with_slot
 
@@ -32,6 +33,7 @@ HELP = "Sparring: a coordination plane for self-play training. One log; every co
 COMMANDS: tuple[Callable[..., None], ...] = (
     up.up, status.status, why.why, status.data, questions.datasets,
     health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, rebuild.rebuild, sprt,
+    simulate,
     settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, control.rollback,
 )  # fmt: skip
 

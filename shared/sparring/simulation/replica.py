@@ -19,6 +19,7 @@ from sparring.envelope import Envelope, check_expiry
 from sparring.errors import LogUnavailable, ReadModelBehind, SparringError
 from sparring.hearing import NoPicture
 from sparring.service import Service
+from sparring.together import joined, side_by_side
 
 if TYPE_CHECKING:
     from sparring.simulation.cluster import Cluster
@@ -184,29 +185,31 @@ class Replica:
         if plan is None or not self.working or not self.leads or self.position < self.planned_to:
             return
         self.planned_at = self.cluster.timeline.now
-        try:
-            for action in plan(self.context()):
-                self.carry_out(action)
-        except LogUnavailable:
-            self.cluster.chronicle.count("plans cut short")
+        context = self.context()
+        for chain in side_by_side(joined(plan(context), context.now)):
+            try:
+                for action in chain:
+                    self.planned_to = max(self.planned_to, self.carry_out(action))
+            except LogUnavailable:
+                self.cluster.chronicle.count("plans cut short")
 
-    def carry_out(self, action: Action, cause: str = "") -> None:
+    def carry_out(self, action: Action, cause: str = "") -> int:
+        """Appends or sends; returns the last sequence that it appended, 0 for none."""
         if isinstance(action, Append):
             now = self.cluster.timeline.instant(self.skew_s)
             because = Because(self.source, now, "", "", cause, action.correlation)
-            self._appended(self.cluster.ledger.execute(action.entities, action.decide, because).facts)
-            return
+            return self._appended(self.cluster.ledger.execute(action.entities, action.decide, because).facts)
         if self.repeats.due(action, self.cluster.timeline.now):
             id = order_id(action.order, action.key)
             self.cluster.publish(action.order, id, self.source, cause=cause, correlation=action.correlation,
                                  expires_s=action.expires_s)  # fmt: skip
             self.repeats.sent(action, self.cluster.timeline.now)
+        return 0
 
-    def _appended(self, facts: tuple[Recorded, ...]) -> None:
-        if facts:
-            self.planned_to = facts[-1].sequence
-            if self.cluster.weather.loses_acknowledgement():
-                raise LogUnavailable("the append's acknowledgement was lost")
+    def _appended(self, facts: tuple[Recorded, ...]) -> int:
+        if facts and self.cluster.weather.loses_acknowledgement():
+            raise LogUnavailable("the append's acknowledgement was lost")
+        return facts[-1].sequence if facts else 0
 
     # ---- orders and reactions
 

@@ -20,7 +20,7 @@ HOUR, DAY = 3600.0, 86_400.0
 class Work:
     """How long tasks take on a machine of speed 1 and what they yield; `noise` is the spread of the logarithm of a
     duration, `failing` the share of tasks whose program fails. `drawn` replaces durations by those of a real log, in
-    seconds per kind."""
+    seconds per kind; of self-play per game."""
 
     game_s: float = 5.0
     positions: int = 40
@@ -35,7 +35,8 @@ class Work:
     def seconds(self, spec: TaskSpec, machine: Machine, rng: random.Random) -> float:
         known = self.drawn.get(spec.kind)
         if known:
-            return max(0.1, rng.choice(known) * machine.slow)
+            games = max(1, int(spec.work.get("games", 1))) if spec.kind == "selfplay" else 1
+            return max(0.1, rng.choice(known) * games * machine.slow)
         scaled = self._plain(spec) * math.exp(rng.gauss(0.0, self.noise)) * machine.slow / machine.kind.speed
         return max(0.1, scaled)
 

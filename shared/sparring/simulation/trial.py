@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sparring.invariants import violations
 from sparring.simulation.cluster import Cluster
 from sparring.simulation.faults import Fault, Faults, schedule
 from sparring.simulation.setup import Setup, quick
 
-SECONDS, COUNT = 1_200.0, 10
+SECONDS, SECONDS_A_FAULT = 1_200.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Verdict:
     violations: tuple[str, ...]
     facts: int
     promotions: int
+    seconds: float = SECONDS
 
     @property
     def failed(self) -> bool:
@@ -30,12 +31,13 @@ class Verdict:
     def reproduce(self, all_faults: int) -> str:
         """The command that shows it again."""
         only = ",".join(str(one.number) for one in self.faults)
-        return f"spar simulate --chaos --seed {self.seed}" + (
-            f" --faults {only}" if len(self.faults) < all_faults else ""
-        )
+        fewer = f" --faults {only}" if len(self.faults) < all_faults else ""
+        return f"spar simulate --chaos --seed {self.seed} --minutes {self.seconds / 60:g}{fewer}"
 
 
-def faults_of(setup: Setup, seconds: float = SECONDS, count: int = COUNT) -> tuple[Fault, ...]:
+def faults_of(setup: Setup, seconds: float = SECONDS) -> tuple[Fault, ...]:
+    """One fault for every two minutes of the run, at least three."""
+    count = max(3, round(seconds / SECONDS_A_FAULT))
     return schedule(setup, seconds, count, [f"n{number}" for number in range(1, setup.nodes + 1)])
 
 
@@ -57,7 +59,8 @@ def trial(setup: Setup, faults: Sequence[Fault], seconds: float = SECONDS) -> Ve
     broken += cluster.watcher.violations if cluster.watcher else []
     broken += violations(cluster.ledger.facts)
     broken += cluster.unfolded()
-    return Verdict(setup.seed, tuple(faults), tuple(broken), cluster.ledger.end, len(cluster.chronicle.promotions))
+    return Verdict(setup.seed, tuple(faults), tuple(broken), cluster.ledger.end, len(cluster.chronicle.promotions),
+                   seconds)  # fmt: skip
 
 
 def _place(error: Exception) -> str:
@@ -92,6 +95,3 @@ def seeded(seed: int, only: Sequence[int] = (), seconds: float = SECONDS) -> Ver
     setup = chaotic(seed)
     faults = faults_of(setup, seconds)
     return trial(setup, [one for one in faults if not only or one.number in only], seconds)
-
-
-__all__ = ["Verdict", "chaotic", "faults_of", "replace", "seeded", "shrunk", "trial"]
