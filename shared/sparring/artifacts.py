@@ -20,6 +20,7 @@ from nats.js.object_store import ObjectStore
 
 from sparring.contracts.parts import Artifact
 from sparring.errors import BadInput, DependencyDown, Permanent
+from sparring.pace import Paced
 from sparring.streams import ARTIFACTS
 
 CHUNK = 1024 * 1024
@@ -42,8 +43,11 @@ class StoreUnavailable(DependencyDown):
 class ArtifactStore(Protocol):
     """Puts and gets by SHA-256."""
 
-    async def put(self, path: Path, sha256: str) -> str:
-        """Stores the file's content and returns its URL; content that is there already is left alone."""
+    async def put(self, path: Path, sha256: str, *, bytes_per_s: int = 0) -> str:
+        """Stores the file's content and returns its URL; content that is there already is left alone.
+
+        `bytes_per_s` is the most that may be sent; 0 is no limit.
+        """
         ...
 
     async def get(self, url: str, to: Path) -> None:
@@ -116,7 +120,7 @@ class JetStreamStore:
             self._store = await self._js.object_store(self._bucket)
         return self._store
 
-    async def put(self, path: Path, sha256: str) -> str:
+    async def put(self, path: Path, sha256: str, *, bytes_per_s: int = 0) -> str:
         url = f"nats://{self._bucket}/{sha256}"
         try:
             objects = await self._objects()
@@ -127,7 +131,7 @@ class JetStreamStore:
             except (NotFoundError, ObjectNotFoundError):
                 known = None
             with path.open("rb") as file:
-                await objects.put(sha256, file)
+                await objects.put(sha256, Paced(file, bytes_per_s))  # type: ignore[arg-type]
         except (nats.errors.Error, JetStreamError, TimeoutError) as error:
             raise StoreUnavailable(f"{url}: {error!r}") from error
         return url
@@ -175,10 +179,10 @@ class FolderStore:
     def _path(self, url: str) -> Path:
         return self._folder / _named(url)
 
-    async def put(self, path: Path, sha256: str) -> str:
+    async def put(self, path: Path, sha256: str, *, bytes_per_s: int = 0) -> str:
         target = self._folder / sha256
         if not target.exists():
-            await asyncio.to_thread(_copy, path, target)
+            await asyncio.to_thread(_copy, path, target, bytes_per_s)
         return f"file://{target}"
 
     async def get(self, url: str, to: Path) -> None:
@@ -200,9 +204,11 @@ class FolderStore:
         self._path(url).unlink(missing_ok=True)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, bytes_per_s: int = 0) -> None:
     with source.open("rb") as read, _drafted(target) as write:
-        shutil.copyfileobj(read, write, CHUNK)
+        # in steps of a tenth of a second at most: a slow link stays even
+        step = min(CHUNK, max(4096, bytes_per_s // 10)) if bytes_per_s else CHUNK
+        shutil.copyfileobj(Paced(read, bytes_per_s), write, step)
 
 
 async def open_store(spec: str, js: JetStreamContext) -> ArtifactStore:

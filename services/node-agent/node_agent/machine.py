@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from sparring.contracts.readings import Gpu, Resources
+from node_agent.gpus import Cards, nvml
+from sparring.contracts.readings import Resources
 
 
 class Machine:
     """Readings with the memory that differences need. A machine without a GPU is normal."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cards: Any = None) -> None:
+        """`cards` is the module `pynvml`, asked for when it is not given."""
         self._folder = folder
-        self._nvml = _nvml()
+        self._cards = Cards(nvml() if cards is None else cards)
+        self.cards = self._cards.count
         self._then = time.monotonic()
         self._network = psutil.net_io_counters()
         psutil.cpu_times_percent(None)
@@ -44,45 +45,5 @@ class Machine:
             disk_free_bytes=disk.free,
             disk_total_bytes=disk.total,
             network_bytes_per_s=max(0.0, moved / seconds),
-            gpus=tuple(self._gpus()),
+            gpus=self._cards.read(),
         )
-
-    def _gpus(self) -> Iterable[Gpu]:
-        if self._nvml is None:
-            return
-        nvml = self._nvml
-        for index in range(nvml.nvmlDeviceGetCount()):
-            # one broken card must not hide the others
-            with contextlib.suppress(nvml.NVMLError):
-                yield _gpu(nvml, nvml.nvmlDeviceGetHandleByIndex(index))
-
-
-def _nvml() -> Any:
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except (ImportError, OSError):
-        return None
-    except pynvml.NVMLError:
-        return None
-    return pynvml
-
-
-def _gpu(nvml: Any, handle: Any) -> Gpu:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    name = nvml.nvmlDeviceGetName(handle)
-    power = ecc = None
-    with contextlib.suppress(nvml.NVMLError):
-        power = nvml.nvmlDeviceGetPowerUsage(handle) / 1000
-    with contextlib.suppress(nvml.NVMLError):
-        ecc = nvml.nvmlDeviceGetTotalEccErrors(handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
-    return Gpu(
-        name=name if isinstance(name, str) else name.decode(),
-        utilisation=nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
-        memory_used_bytes=memory.used,
-        memory_total_bytes=memory.total,
-        temperature_c=float(nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-        power_w=power,
-        ecc_errors=ecc,
-    )

@@ -41,6 +41,9 @@ class AgentSettings(BaseModel):
     machine: str = Field(default_factory=machine_id)
     artifacts: str = "nats://ARTIFACTS"
     cache_bytes: int = Field(default=20 * 1024**3, gt=0)
+    cgroup: Path | None = None
+    cores_per_task: int = Field(default=0, ge=0)
+    uplink_bytes_per_s: int = Field(default=12_500_000, gt=0)
     nice: int = Field(default=10, ge=0, le=19)
     grace_s: float = Field(default=60.0, ge=0)
     beat_s: float = Field(default=5.0, gt=0)

@@ -8,13 +8,14 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from node_agent.child import Child, Result, TaskFailure
+from node_agent.limits import Limits
+from node_agent.roster import Running
 from sparring import telemetry
 from sparring.artifacts import ArtifactMissing, HashMismatch, sha256_of
 from sparring.contracts.node_agent import StartTask
@@ -30,23 +31,6 @@ ENDINGS = ("TaskFinished", "TaskFailed", "TaskOrphaned", "TaskCancelled", "TaskA
 THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 VERIFY_S = 120.0
 FETCH_TRIES = 8
-
-
-@dataclass
-class Running:
-    """A task on this node, listed in every beat until its outcome is seen."""
-
-    order: StartTask
-    began: float = field(default_factory=time.monotonic)
-    child: Child | None = None
-    done: float = 0.0
-    of: float = 0.0
-    told_at: float = 0.0
-    cancelled: str = ""
-
-    @property
-    def key(self) -> str:
-        return f"{self.order.task}-{self.order.attempt}"
 
 
 def seed_of(task: str, attempt: int) -> int:
@@ -76,10 +60,10 @@ async def run_task(agent: Agent, running: Running) -> None:
         except Exception as error:
             agent.log.error("the agent failed at a task", task=order.task, exc_info=True)
             seen = report_failed(agent, running, f"agent: {type(error).__name__}: {error}")
-    shutil.rmtree(folder, ignore_errors=True)
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     if seen is not None:
         await seen.wait()
-    agent.forget(running)
+    agent.running.forget(running)
 
 
 async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, list[Artifact]]:
@@ -91,22 +75,32 @@ async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, li
         job = folder / "job.json"
         job.write_text(json.dumps(job_of(agent.settings.node, running.order, inputs)))
         argv = [part.replace("{job}", str(job)).replace("{out}", str(out)) for part in spec.argv]
-        env = THREADS | {"TRACEPARENT": telemetry.current_traceparent()}
-        running.child = Child(argv, folder, env, agent.settings.nice, spec.memory_bytes)
-        running.child.on_started = lambda: agent.note(running)
-        if running.cancelled:
-            raise TaskFailure(running.cancelled)
-        guard = asyncio.create_task(agent.guard_slot(running)) if spec.exclusive and spec.slot_token else None
-        try:
-            result = await running.child.run(spec.timeout_s, lambda done, of: agent.progressed(running, done, of))
-        finally:
-            if guard is not None:
-                guard.cancel()
+        result = await _ran(agent, running, argv, folder)
         return result, await _taken_in(agent, running, out, result)
     finally:
         for artifacts in spec.inputs.values():
             for one in artifacts:
                 agent.cache.release(one.sha256)
+
+
+async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) -> Result:
+    """The program under its limits, on its cores and cards, under the guard of its slot."""
+    spec, settings = running.order.spec, agent.settings
+    env = THREADS | {"TRACEPARENT": telemetry.current_traceparent()}
+    if running.cancelled:
+        raise TaskFailure(running.cancelled)
+    with agent.places.taken(spec.gpu) as (cores, cards):
+        cgroup = agent.cgroups.make(running.key, spec.memory_bytes)
+        limits = Limits(settings.nice, spec.memory_bytes, cores, cards, cgroup)
+        running.child = Child(argv, folder, env, limits, running.mark)
+        running.child.on_started = lambda: agent.running.note(running)
+        guard = asyncio.create_task(agent.guard(running)) if spec.exclusive else None
+        try:
+            return await running.child.run(spec.timeout_s, lambda done, of: agent.beats.progressed(running, done, of))
+        finally:
+            if guard is not None:
+                guard.cancel()
+            agent.cgroups.drop(cgroup)
 
 
 async def _inputs(agent: Agent, spec: TaskSpec) -> dict[str, list[str]]:
@@ -162,7 +156,7 @@ async def _taken_in(agent: Agent, running: Running, out: Path, result: Result) -
         if running.order.spec.kind == "selfplay" and artifact.role == "games":
             await _record_games(agent, running, path, artifact, result)
         else:
-            agent.cache.keep(path, sha256)
+            await asyncio.to_thread(agent.cache.keep, path, sha256)
             artifact = artifact.model_copy(update={"url": await _stored(agent, path, sha256)})
         files.append(artifact)
     return files
@@ -182,20 +176,19 @@ async def _stored(agent: Agent, path: Path, sha256: str) -> str:
 async def _record_games(agent: Agent, running: Running, path: Path, artifact: Artifact, result: Result) -> None:
     """The games stay on this node until custody is confirmed; their record is on disk before the task is done."""
     order, spec, evidence = running.order, running.order.spec, result.evidence
-    check = await _verified(agent, spec, path, evidence)
-    kept = agent.keep_games(running.key, path)
+    check = await _verified(agent, running, path, evidence)
     record = RecordGames(
         batch=running.key, lane=spec.lane, task=order.task, attempt=order.attempt, node=agent.settings.node,
         ephemeral=agent.settings.ephemeral, model=spec.model, sha256=artifact.sha256, bytes=artifact.bytes,
         games=int(evidence.get("games", 0)), positions=int(evidence.get("positions", 0)), check=check,
     )  # fmt: skip
+    kept = agent.custody.keep(record, path, spec.iteration)
     agent.log.info("games recorded", batch=running.key, games=record.games, file=str(kept))
-    agent.spool.put(record, key=f"record-{running.key}", attempt=order.attempt, names=("GamesRecorded", "GamesRefused"),
-                    correlation=spec.iteration)  # fmt: skip
 
 
-async def _verified(agent: Agent, spec: TaskSpec, path: Path, evidence: dict[str, Any]) -> Check:
+async def _verified(agent: Agent, running: Running, path: Path, evidence: dict[str, Any]) -> Check:
     """The lane's own verification; without one, what the program said of itself."""
+    spec = running.order.spec
     if not spec.verify:
         return Check(ok=True, games=int(evidence.get("games", 0)), positions=int(evidence.get("positions", 0)),
                      policy_coverage=evidence.get("policy_coverage"), mean_plies=evidence.get("mean_plies"))  # fmt: skip
@@ -203,7 +196,9 @@ async def _verified(agent: Agent, spec: TaskSpec, path: Path, evidence: dict[str
     folder = path.parent.parent / "verify"
     folder.mkdir(exist_ok=True)
     try:
-        told = await Child(argv, folder, THREADS, agent.settings.nice).run(VERIFY_S, _unheard)
+        told = await Child(argv, folder, THREADS, Limits(agent.settings.nice), f"{running.mark}/verify").run(
+            VERIFY_S, _unheard
+        )
         return Check.model_validate({name: told.raw[name] for name in Check.model_fields if name in told.raw})
     except (TaskFailure, ValidationError) as failure:
         return Check(ok=False, reason=f"the lane's verification: {failure}"[:500])

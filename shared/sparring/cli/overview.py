@@ -89,7 +89,7 @@ def nodes(reader: Reader, readings: Any) -> list[dict[str, Any]]:
         row["cpu"] = f"{beat.data.resources.cpu_share:.0%}" if beat else None
         row["spooled"] = beat.data.spooled if beat else None
         gpus = beat.data.resources.gpus if beat else ()
-        row["gpu"] = " ".join(f"{gpu.utilisation:.0%}" for gpu in gpus) or None
+        row["gpu"] = " ".join("?" if gpu.utilisation is None else f"{gpu.utilisation:.0%}" for gpu in gpus) or None
     return rows
 
 

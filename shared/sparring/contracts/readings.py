@@ -7,11 +7,13 @@ from sparring.contracts.parts import Kind
 
 
 class Gpu(Part):
+    """What the card said; None where its driver did not answer."""
+
     name: str
-    utilisation: float
-    memory_used_bytes: Count
-    memory_total_bytes: Count
-    temperature_c: float
+    utilisation: float | None = Field(default=None, description="0..1")
+    memory_used_bytes: Count | None = None
+    memory_total_bytes: Count | None = None
+    temperature_c: float | None = None
     power_w: float | None = None
     ecc_errors: Count | None = None
 
@@ -56,6 +58,7 @@ class Heartbeat(Part):
     notice: str = Field(default="", description="its machine will be taken away: who says so")
     notice_s: Seconds | None = Field(default=None, description="seconds until then")
     up_s: Seconds = 0.0
+    loop_lag_s: Seconds = 0.0
     resources: Resources
     at: Instant | None = Field(default=None, description="the sender's own clock")
 
