@@ -44,7 +44,7 @@ class Agent:
         self.orders, self.beats = Orders(self), Beats(self)
         self.cgroups = Cgroups(settings.cgroup)
         self.stopping = asyncio.Event()
-        self.draining = False
+        self.draining = self.goes = False
         self.notice = ""
         self.gone_at: float | None = None
         self.exit_code = 0
@@ -127,10 +127,10 @@ class Agent:
     # ---- leaving
 
     def leave(self, reason: str, grace_s: float) -> None:
-        """This machine goes: what it holds must not go with it."""
+        """This node goes: what it holds must not go with it."""
         self.log.warning("this node leaves", reason=reason, grace_s=grace_s)
         self.settings = self.settings.model_copy(update={"grace_s": grace_s})
-        self.notice, self.gone_at = reason, time.monotonic() + grace_s
+        self.goes = True
         self.stopping.set()
 
     async def _notice(self) -> None:
@@ -138,14 +138,16 @@ class Agent:
         file = self.settings.notice_file
         while file is not None:
             if file.exists():
-                self.leave(f"preemption was noticed in {file}", self.settings.grace_s)
+                self.notice = f"preemption was noticed in {file}"
+                self.gone_at = time.monotonic() + self.settings.grace_s
+                self.leave(self.notice, self.settings.grace_s)
                 return
             await asyncio.sleep(0.5)
 
     async def _drain(self) -> None:
         """Partial results count: programs get the grace time; games leave meanwhile when the machine goes."""
         self.draining, end = True, time.monotonic() + self.settings.grace_s
-        goes = bool(self.notice) or self.settings.ephemeral
+        goes = self.goes or self.settings.ephemeral
         evacuating = asyncio.create_task(self._evacuate()) if goes else None
         for key, one in list(self.running.items()):
             self.orders.stop(key, "the node drains", self.settings.grace_s)
