@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node_agent import agent
+from node_agent import orders
 from sparring.catalogue import services
 from sparring.contracts import FACTS, ORDERS
 from sparring.contracts.base import Fact, Order
@@ -27,7 +27,7 @@ def test_every_order_has_exactly_one_owner_who_obeys_it() -> None:
     assert len(obeyed) == len(set(obeyed))
     agents = {cls for cls in ORDERS.values() if cls.owner == "node-agent"}
     assert set(obeyed) | agents == set(ORDERS.values())
-    heard = inspect.getsource(agent)
+    heard = inspect.getsource(orders)
     assert all(f"case {cls.__name__}(" in heard for cls in agents)
 
 
