@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
@@ -18,6 +19,8 @@ from nats.js.errors import Error as JetStreamError
 from sparring.log.interface import Raw
 
 PULL = 5_000
+# so far behind the end, messages are gathered into large batches; nearer to it each is handed on as it comes
+FAR = 1_000
 BEAT_S = 2.0
 PULL_EXPIRES_S = 30.0
 LARGEST_BATCH = 20_000
@@ -37,6 +40,9 @@ class Feed:
         self._consumer = ""
         self._delivered = 0
         self._asked = 0
+        self._behind = 0
+        self._arrived: deque[Msg] = deque()
+        self._something = asyncio.Event()
 
     async def batches(self) -> AsyncIterator[list[Raw]]:
         while True:
@@ -63,35 +69,49 @@ class Feed:
             num_replicas=1,
         )
         info = await self._nc.jetstream(timeout=5).add_consumer(self._stream, config)
-        self._consumer, self._delivered, self._asked = info.name, 0, 0
-        inbox = self._nc.new_inbox()
+        self._consumer, self._delivered, self._asked, self._behind = info.name, 0, 0, 0
+        self._arrived = arrived = deque[Msg]()
+
+        async def hear(message: Msg) -> None:
+            arrived.append(message)
+            self._something.set()
+
+        # what was asked for bounds what can arrive; waiting for each message by itself would cost ten times as much
+        self._inbox = self._nc.new_inbox()
         self._subscription = await self._nc.subscribe(
-            inbox, pending_msgs_limit=4 * PULL, pending_bytes_limit=512 * 1024 * 1024
+            self._inbox, cb=hear, pending_msgs_limit=4 * PULL, pending_bytes_limit=512 * 1024 * 1024
         )
-        self._inbox = inbox
 
     async def _ask(self) -> None:
         request = {"batch": PULL, "expires": int(PULL_EXPIRES_S * 1e9), "idle_heartbeat": int(BEAT_S * 1e9)}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await self._nc.publish(subject, json.dumps(request).encode(), reply=self._inbox)
-        self._asked = PULL
+        self._asked += PULL
 
     async def _next(self) -> list[Raw]:
         """The next batch; empty after a beat of silence."""
-        assert self._subscription is not None
-        if self._asked == 0:
-            await self._ask()
-        queue = self._subscription
         batch: list[Raw] = []
-        message = await queue.next_msg(timeout=3 * BEAT_S)
-        self._take(message, batch)
-        while queue.pending_msgs > 0 and len(batch) < LARGEST_BATCH:
-            self._take(await queue.next_msg(timeout=1), batch)
-            if self._asked == 0:
+        await self._wait()
+        while len(batch) < LARGEST_BATCH:
+            if self._asked <= PULL // 2:
                 await self._ask()
+            if not self._arrived:
+                if not batch or self._behind < FAR:
+                    break
+                await self._wait()
+            while self._arrived and len(batch) < LARGEST_BATCH:
+                self._take(self._arrived.popleft(), batch)
         if batch:
             self.position = batch[-1].sequence
         return batch
+
+    async def _wait(self) -> None:
+        """Until something arrived. Raises TimeoutError after three beats of silence."""
+        if self._asked == 0:
+            await self._ask()
+        if not self._arrived:
+            self._something.clear()
+            await asyncio.wait_for(self._something.wait(), 3 * BEAT_S)
 
     def _take(self, message: Msg, batch: list[Raw]) -> None:
         if not message.reply.startswith("$JS.ACK."):
@@ -101,7 +121,7 @@ class Feed:
         # with domain and account hash before the stream where a reply has more than nine tokens
         parts = message.reply.split(".")
         first = 5 if len(parts) == 9 else 7
-        sequence, delivered, nanoseconds = (int(part) for part in parts[first : first + 3])
+        sequence, delivered, nanoseconds, self._behind = (int(part) for part in parts[first : first + 4])
         if delivered != self._delivered + 1:
             raise _Doubt
         self._delivered, self._asked = delivered, self._asked - 1
@@ -113,6 +133,7 @@ class Feed:
         if status == "100":
             return
         if status in ("404", "408"):
+            # this pull is over; another one may still be open, asking again is harmless
             self._asked = 0
             return
         raise _Doubt

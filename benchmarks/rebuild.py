@@ -1,0 +1,187 @@
+"""Rebuilding the largest read model, and the start of a reader, with a million facts.
+
+The log holds batches of games on their way: recorded, granted, stored, admitted (four facts each, with the headers that
+the product writes). The peers in the same run: a raw socket reader that pulls the stream and looks at nothing but the
+protocol's lines, and DuckDB alone, fed with rows that are already in memory. `SPARRING_BENCH_FACTS` sets another count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+from nats.aio.client import Client
+from rows import Row, at_most, plain, ratio_of
+
+from sparring.contracts.base import Fact
+from sparring.contracts.sync import BatchAdmitted, BatchStored, GamesRecorded, TransferGranted
+from sparring.envelope import Envelope, encode
+from sparring.log.jetstream import JetStreamLog
+from sparring.place import Place
+from sparring.projection import Projection
+from sparring.reader import Reader
+from sparring.schema_files import sample_path
+from sparring.streams import EVENTS
+from sparring.testing import at, nats_server
+from sparring.topology import declare_topology
+from sync.read_models.custody import CUSTODY
+
+FACTS = int(os.environ.get("SPARRING_BENCH_FACTS", "1000000"))
+BATCH = 1_000
+
+
+def sample(cls: type[Fact]) -> Fact:
+    return cls.model_validate_json(sample_path(cls).read_text())
+
+
+def messages() -> Iterator[tuple[str, dict[str, str], bytes]]:
+    """The samples' bodies with the batch's own id written in: a million models would take minutes to make."""
+    kinds = (GamesRecorded, TransferGranted, BatchStored, BatchAdmitted)
+    parts = []
+    for cls in kinds:
+        fact = sample(cls).model_copy(
+            update={"batch": "0batch0"}
+            | ({"lane": "hex5_2p", "games": 30} if cls in (GamesRecorded, BatchAdmitted) else {})
+        )
+        parts.append(
+            encode(
+                fact,
+                Envelope(
+                    "0id0",
+                    "sync/0",
+                    at(0),
+                    "0order0",
+                    "0order0",
+                    "hex5_2p-1",
+                    "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+                ),
+            )
+        )
+    for number in range(FACTS):
+        subject, headers, body = parts[number % len(kinds)]
+        batch = f"t{number // len(kinds)}-1"
+        own = {
+            "ce-id": f"f{number:035}",
+            "Nats-Msg-Id": f"f{number:035}",
+            "ce-subject": batch,
+            "Sparring-Order": f"o{number:035}",
+        }
+        yield subject.replace("0batch0", batch), headers | own, body.replace(b"0batch0", batch.encode())
+
+
+async def fill(nc: Client) -> None:
+    """Atomic batches of a thousand: the fastest way in."""
+    number, batch = 0, 0
+    for subject, headers, body in messages():
+        number += 1
+        more = {"Nats-Batch-Id": f"fill-{batch}", "Nats-Batch-Sequence": str(number)}
+        if number < BATCH:
+            await nc.publish(subject, body, headers=headers | more)
+            continue
+        answer = json.loads(
+            (await nc.request(subject, body, headers=headers | more | {"Nats-Batch-Commit": "1"}, timeout=60)).data
+        )
+        assert "error" not in answer, answer
+        number, batch = 0, batch + 1
+
+
+def raw_reader(url: str, facts: int) -> float:
+    """Seconds in which a plain socket pulls all messages and looks only at the protocol's lines."""
+    host, port = url.removeprefix("nats://").split(":")
+    with socket.create_connection((host, int(port))) as line:
+        line.sendall(b'CONNECT {"verbose":false,"headers":true,"no_responders":true}\r\nSUB in 1\r\n')
+        create = {
+            "stream_name": EVENTS,
+            "config": {"deliver_policy": "all", "ack_policy": "none", "mem_storage": True, "name": "rawbench"},
+        }
+        body = json.dumps(create).encode()
+        line.sendall(b"PUB $JS.API.CONSUMER.CREATE.EVENTS.rawbench in %d\r\n%b\r\n" % (len(body), body))
+        time.sleep(0.5)
+        began = time.perf_counter()
+        ask = json.dumps({"batch": facts, "expires": int(120e9)}).encode()
+        line.sendall(b"PUB $JS.API.CONSUMER.MSG.NEXT.EVENTS.rawbench in %d\r\n%b\r\n" % (len(ask), ask))
+        seen, rest = 0, b""
+        while seen < facts:
+            rest += line.recv(1 << 20)
+            place, end = 0, len(rest)
+            while True:
+                stop = rest.find(b"\r\n", place)
+                if stop < 0:
+                    break
+                head = rest[place:stop]
+                if not head.startswith((b"HMSG", b"MSG")):
+                    place = stop + 2
+                    continue
+                after = stop + 4 + int(head[head.rfind(b" ") + 1 :])
+                if after > end:
+                    break
+                seen += head.startswith(b"HMSG evt")
+                place = after
+            rest = rest[place:]
+        return time.perf_counter() - began
+
+
+async def rebuilt(nc: Client, file: Path, end: int) -> tuple[float, float]:
+    """Seconds from an empty file to the last fact, and the part of them that is DuckDB's."""
+    projection, inside, began = Projection(file, [CUSTODY]), 0.0, time.perf_counter()
+    feed = JetStreamLog(nc).follow(0)
+    async for batch in feed:
+        entered = time.perf_counter()
+        projection.apply(batch)
+        inside += time.perf_counter() - entered
+        if projection.position >= end:
+            break
+    seconds = time.perf_counter() - began
+    await feed.aclose()  # type: ignore[attr-defined]
+    found = projection.con.execute(
+        "select count(*), sum(games)::bigint from sync_batches where state = 'admitted'"
+    ).fetchone()
+    assert found == (FACTS // 4, FACTS // 4 * 30), found
+    projection.close()
+    return seconds, inside
+
+
+async def opened(url: str) -> float:
+    began = time.perf_counter()
+    async with await Reader.open(Place(url)) as reader:
+        assert reader.projection.position >= FACTS
+    return time.perf_counter() - began
+
+
+async def _measure(url: str, folder: Path) -> list[Row]:
+    nc = await nats.connect(url)
+    await declare_topology(nc)
+    began = time.perf_counter()
+    await fill(nc)
+    filled = time.perf_counter() - began
+    end = await JetStreamLog(nc).end()
+    info = await nc.jetstream().stream_info(EVENTS)
+    raw = await asyncio.to_thread(raw_reader, url, end)
+    seconds, inside = await rebuilt(nc, folder / "custody.duckdb", end)
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    without, with_snapshot = await opened(url), await opened(url)
+    await nc.close()
+    words = f"{FACTS:,} facts"
+    return [
+        ratio_of(
+            f"{words} into the custody tables", seconds, "s", raw, "a raw socket reader that does nothing", most=1.25
+        ),
+        plain("of it in the projection (rows, appender, SQL)", inside, "s"),
+        plain("a reader's first start, all services' tables", without, "s"),
+        at_most("a reader's start with a snapshot", with_snapshot, "s", 2.0),
+        plain("bytes of disk per fact", info.state.bytes / end, "B"),
+        plain("filling, in atomic batches of 1,000", end / filled, "facts/s"),
+    ]
+
+
+def rows() -> list[Row]:
+    with nats_server() as server, tempfile.TemporaryDirectory() as folder:
+        assert server.address is not None
+        return asyncio.run(_measure(server.address.url, Path(folder)))
