@@ -70,20 +70,21 @@ def of_services(ctx: Context, picture: HealthPicture, beats: Heard, now: Parts) 
 
 
 def of_nodes(picture: HealthPicture) -> Iterator[Cause]:
-    by_state: dict[str, list[str]] = {}
+    by_state: dict[str, list[str]] = {"lost": [], "incompatible": [], "retired": []}
     for name, node in picture.all.nodes.items():
-        by_state.setdefault(node.state, []).append(name)
-    lost = by_state.get("lost", [])
+        if node.state in by_state:
+            by_state[node.state].append(name)
+    lost = by_state["lost"]
     if len(lost) > SINGLY:
         yield Cause("nodes-lost", "nodes", "critical", f"{len(lost)} nodes are lost",
                     "spar nodes; start their agents, or spar nodes forget NODE")  # fmt: skip
     for name in lost if len(lost) <= SINGLY else ():
         yield Cause(f"node-{token(name)}", name, "warning", f"node {name} is lost",
                     f"start its agent, or spar nodes forget {name}")  # fmt: skip
-    for name in by_state.get("incompatible", []):
+    for name in by_state["incompatible"]:
         yield Cause(f"build-{token(name)}", name, "warning", f"node {name} runs another build: it gets no work",
                     "install the same build there")  # fmt: skip
-    for name in by_state.get("retired", []):
+    for name in by_state["retired"]:
         yield Cause(f"retired-{token(name)}", name, "note", f"node {name} is retired: it gets no work",
                     f"repair it and start its agent anew, or spar nodes forget {name}")  # fmt: skip
 

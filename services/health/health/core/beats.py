@@ -29,12 +29,13 @@ class Heard:
 
 def heard(readings: Mapping[str, Reading]) -> Heard:
     found = Heard()
+    nodes, replicas = found.nodes, found.replicas
     for one in readings.values():
-        match one.data:
-            case Heartbeat(node=node):
-                found.nodes[node] = one.data, one.age_s
-            case ServiceBeat(service=service, replica=replica):
-                found.replicas[service, replica] = one.data, one.age_s
+        data = one.data
+        if isinstance(data, Heartbeat):
+            nodes[data.node] = data, one.age_s
+        elif isinstance(data, ServiceBeat):
+            replicas[data.service, data.replica] = data, one.age_s
     return found
 
 

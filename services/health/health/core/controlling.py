@@ -55,15 +55,16 @@ def stepped(
 ) -> CapacityRetargeted | None:
     """The controller's step, when it is due. A new process begins each controller at the present seats, and moves nothing
     before it has seen a whole step's load; while seats are free, more of them would change nothing."""
-    load = load_of(beat)
-    if name not in picture.controllers:
-        picture.controllers[name] = Controller(float(node.seats), last_load=load), ctx.now
+    begun = picture.controllers.get(name)
+    if begun is None:
+        picture.controllers[name] = Controller(float(node.seats), last_load=load_of(beat)), ctx.now
         return None
-    controller, at = picture.controllers[name]
+    controller, at = begun
     seconds = (ctx.now - at).total_seconds()
     if seconds < STEP_S:
         return None
-    most = MOST * class_seats(beat, node.sharing) if beat.seats is None else beat.seats
+    load = load_of(beat)
+    most = MOST * node.class_seats if beat.seats is None else beat.seats
     if len(beat.running) < node.seats:
         most = min(most, node.seats)
     controller = controller.step(load, 1, max(1, most), seconds)

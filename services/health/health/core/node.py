@@ -73,7 +73,9 @@ def evolve(node: Node, recorded: Recorded) -> Node:
         case NodeForgotten():
             return Node()
         case CapacityRetargeted(seats=seats, sharing=sharing):
-            return replace(node, seats=seats, sharing=node.sharing if sharing is None else sharing)
+            if sharing is None:
+                return replace(node, seats=seats)
+            return replace(node, seats=seats, class_seats=seats, sharing=sharing)
     return node
 
 

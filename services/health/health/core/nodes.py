@@ -16,6 +16,7 @@ from sparring.contracts import fingerprint
 from sparring.contracts.base import Fact
 from sparring.contracts.health import ObservationLost, ObservationRegained
 from sparring.contracts.node_agent import DrainAgent
+from sparring.contracts.readings import Heartbeat
 from sparring.decider import Action, Append, Context, Send
 from sparring.subjects import Ref
 
@@ -57,15 +58,30 @@ def sharing(ctx: Context, picture: HealthPicture, beats: Heard) -> Counter[str]:
 
 def _beats(ctx: Context, picture: HealthPicture, beats: Heard) -> dict[str, Decision]:
     fits = Fits(fingerprint(), ctx.settings.builds)
-    agents = sharing(ctx, picture, beats)
+    known, suspect_s = picture.all.nodes, ctx.settings.suspect_s
+    fresh = {
+        name: one
+        for name, (one, age_s) in beats.nodes.items()
+        if age_s < suspect_s and not unchanged(known.get(name), one, fits)
+    }
+    agents = sharing(ctx, picture, beats) if fresh else Counter[str]()
     found: dict[str, Decision] = {}
-    for name, (one, age_s) in beats.nodes.items():
-        if age_s >= ctx.settings.suspect_s:
-            continue
+    for name, one in fresh.items():
         many = agents[one.machine or name]
-        if beat(name, one, picture.all.nodes.get(name, Node()), fits, many, ctx.now):
+        if beat(name, one, known.get(name, Node()), fits, many, ctx.now):
             found[name] = lambda state, name=name, one=one, many=many: beat(name, one, state, fits, many, ctx.now)  # type: ignore[misc]
     return found
+
+
+def unchanged(node: Node | None, heart: Heartbeat, fits: Fits) -> bool:
+    """The common case, told quickly: a healthy node that says what it said before."""
+    return (
+        node is not None
+        and node.state == "healthy"
+        and node.boot == heart.boot
+        and heart.contracts == fits.contracts
+        and not (heart.draining or heart.notice or fits.builds)
+    )
 
 
 def lost_after_s(ctx: Context, picture: HealthPicture) -> float:
@@ -77,26 +93,32 @@ def lost_after_s(ctx: Context, picture: HealthPicture) -> float:
 
 def _silences(ctx: Context, picture: HealthPicture, beats: Heard) -> tuple[list[Action], dict[str, Decision]]:
     """Silence of single nodes is theirs; silence of many at once is the watcher's."""
-    watched = {name: node for name, node in picture.all.nodes.items() if node.state in WATCHED}
-    ages = {name: beats.nodes[name][1] if name in beats.nodes else None for name in watched}
-    quiet = {name: silent_s(ctx, age_s) for name, age_s in ages.items()}
-    silent = [name for name, seconds in quiet.items() if seconds >= ctx.settings.suspect_s]
+    suspect_s, able = ctx.settings.suspect_s, silent_s(ctx, None)
+    watched, quiet = 0, dict[str, float]()
+    for name, node in picture.all.nodes.items():
+        if node.state not in WATCHED:
+            continue
+        watched += 1
+        known = beats.nodes.get(name)
+        seconds = able if known is None else min(known[1], able)
+        if seconds >= suspect_s:
+            quiet[name] = seconds
     until = picture.all.watching.lost_until
-    many = len(watched) >= ctx.settings.observers_least and len(silent) > ctx.settings.silent_share * len(watched)
+    many = watched >= ctx.settings.observers_least and len(quiet) > ctx.settings.silent_share * watched
     if many and until is None:
         lost_until = ctx.now + timedelta(seconds=ctx.settings.observation_s)
-        fact = ObservationLost(silent=len(silent), nodes=len(watched), until=lost_until)
+        fact = ObservationLost(silent=len(quiet), nodes=watched, until=lost_until)
         return [_watch(lambda state: [fact] if state.lost_until is None else [])], {}
     watch: list[Action] = []
     if until is not None and not many:
         watch = [_watch(lambda state: [ObservationRegained()] if state.lost_until else [])]
     if until is not None and ctx.now < until:
         return watch, {}
-    limits = (ctx.settings.suspect_s, lost_after_s(ctx, picture))
+    limits = (suspect_s, lost_after_s(ctx, picture))
     found: dict[str, Decision] = {
         name: lambda state, name=name: silence(name, state, quiet[name], *limits)  # type: ignore[misc]
-        for name in silent
-        if silence(name, watched[name], quiet[name], *limits)
+        for name, seconds in quiet.items()
+        if silence(name, picture.all.nodes[name], seconds, *limits)
     }
     return watch, found
 

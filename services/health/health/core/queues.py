@@ -113,11 +113,14 @@ def machines(ctx: Context, picture: HealthPicture, beats: Heard) -> Machines:
     return Machines(known, found, tuple(unknown), oldest)
 
 
-def queues(ctx: Context, picture: HealthPicture, now: Machines) -> Iterable[Append]:
+def of_lanes(ctx: Context, picture: HealthPicture) -> Iterable[Append]:
     for name, lane in picture.all.lanes.items():
         if lane.spec is not None:
             for queue, depth in depths(lane, ctx.now).items():
                 yield from changed(picture, f"{name}-{queue}", name, queue, depth)
+
+
+def of_nodes(picture: HealthPicture, now: Machines) -> Iterable[Append]:
     if picture.all.nodes:
         yield from changed(picture, NODES_QUEUE, ALL_LANES, "nodes", now.depth)
 

@@ -21,14 +21,20 @@ from sparring.subjects import Ref
 
 HOUR = timedelta(hours=1)
 SAID_AGAIN = 0.05
+# healthy of those not drained or leaving
+COUNTED = ("healthy", "suspected", "incompatible", "lost")
 
 
 def parts(ctx: Context, picture: HealthPicture, beats: Heard) -> Parts:
-    counted = [node for node in picture.all.nodes.values() if node.state in (*WATCHED, "lost")]
-    stays = [node for node in counted if node.state not in ("draining", "preempted")]
+    healthy = stays = 0
+    for node in picture.all.nodes.values():
+        if node.state == "healthy":
+            healthy, stays = healthy + 1, stays + 1
+        elif node.state in COUNTED:
+            stays += 1
     silent = silent_services(ctx, beats)
     return Parts(
-        nodes=sum(node.state == "healthy" for node in stays) / len(stays) if stays else 1.0,
+        nodes=healthy / stays if stays else 1.0,
         breakers=closed_share(picture),
         errors=errors(ctx, picture, beats, silent),
         recovery=recovered_share(picture, ctx.now),

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sparring.contracts.health import NodeDraining, NodeJoined, NodeLost, NodePreemptionNoticed
+from sparring.contracts.health import (
+    BreakerClosed,
+    BreakerOpened,
+    NodeDraining,
+    NodeJoined,
+    NodeLost,
+    NodePreemptionNoticed,
+)
 from sparring.contracts.pipeline import ExportFinished, IterationClosed
 from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed, ShardsRetired
 from sparring.decider import Recorded
@@ -39,9 +46,18 @@ class Shards:
 
 @dataclass
 class Node:
+    """`link_until`: its way to the store failed so often that health opened its breaker; one trial from then on."""
+
     lost_at: datetime | None = None
     ephemeral: bool = False
     draining: bool = False
+    link_until: datetime | None = None
+
+    def transfers(self, most: int, now: datetime) -> int:
+        """How many may run: none while the link's breaker is open, one as a trial. A node that leaves has no time to wait."""
+        if self.link_until is None or self.draining:
+            return most
+        return 1 if now >= self.link_until else 0
 
 
 @dataclass
@@ -83,6 +99,8 @@ class CustodyPicture(StoredPicture[Everything]):
                 self._dataset(recorded)
             case "health", "node":
                 self._node(recorded)
+            case "health", "breaker":
+                self._link(recorded.fact)
             case "pipeline", "iteration":
                 self._iteration(recorded)
 
@@ -142,6 +160,13 @@ class CustodyPicture(StoredPicture[Everything]):
             case ShardsRetired(iteration=name, replicas=replicas):
                 self.all.shards.pop(name, None)
                 self._doom(name, replicas)
+
+    def _link(self, fact: object) -> None:
+        match fact:
+            case BreakerOpened(scope="link", node=node, until=until):
+                self.all.nodes.setdefault(node, Node()).link_until = until
+            case BreakerClosed(scope="link", node=node):
+                self.all.nodes.setdefault(node, Node()).link_until = None
 
     def _node(self, recorded: Recorded) -> None:
         node = self.all.nodes.setdefault(recorded.fact.id, Node())

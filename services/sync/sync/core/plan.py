@@ -75,7 +75,7 @@ def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
         on_node = sum(node == batch.node for node in running.values())
         if len(running) >= ctx.settings.cluster_transfers or given >= MOST_GRANTS_A_CALL:
             return
-        if on_node >= ctx.settings.node_transfers:
+        if on_node >= _node(picture, batch.node).transfers(ctx.settings.node_transfers, ctx.now):
             continue
         running[name] = batch.node
         given += 1
