@@ -129,8 +129,12 @@ class Feed:
         batch.append(Raw(sequence, at, message.subject, message.headers or {}, message.data))
 
     def _status(self, message: Msg) -> None:
-        status = (message.headers or {}).get("Status")
+        headers = message.headers or {}
+        status = headers.get("Status")
         if status == "100":
+            # the beat says what was delivered: what a broken connection swallowed would else be missed until the next message
+            if int(headers.get("Nats-Last-Consumer", self._delivered)) != self._delivered:
+                raise _Doubt
             return
         if status in ("404", "408"):
             # this pull is over; another one may still be open, asking again is harmless
