@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparring.catalogue import services
+from sparring.compatibility import incompatible, missing_upcasts
 from sparring.contracts import FACTS, ORDERS
 from sparring.contracts.base import Fact, Message
 from sparring.contracts.upcasts import upcast
@@ -19,6 +20,10 @@ from sparring.service import Service
 from sparring.subjects import filter_of
 
 FOLDER = Path("schemas")
+
+
+class Refused(Exception):
+    """A message changed in a way that its version does not allow; each line names the field and the remedy."""
 
 
 def messages() -> list[type[Message]]:
@@ -64,9 +69,13 @@ def generated() -> Iterator[tuple[Path, str]]:
     import yaml
 
     for cls in messages():
-        yield FOLDER / cls.owner / f"{cls.__name__}.v{cls.version}.json", _text(schema_of(cls))
+        yield schema_path(cls), _text(schema_of(cls))
     for service in services():
         yield FOLDER / f"{service.name}.asyncapi.yaml", yaml.safe_dump(asyncapi_of(service), sort_keys=False)
+
+
+def schema_path(cls: type[Message]) -> Path:
+    return FOLDER / cls.owner / f"{cls.__name__}.v{cls.version}.json"
 
 
 def sample_path(cls: type[Message]) -> Path:
@@ -80,8 +89,34 @@ def _sample(cls: type[Message]) -> str:
     return _text(json.loads(factory.build().model_dump_json()))
 
 
+def refusals() -> list[str]:
+    """Changes that break the rule of schemas/README.md, against the files that are checked in."""
+    wrong = []
+    for cls in messages():
+        path = schema_path(cls)
+        if path.exists():
+            found = incompatible(json.loads(path.read_text()), json.loads(_text(schema_of(cls))))
+            wrong += [f"{cls.schema_name()}: {one}" for one in found]
+        wrong += missing_upcasts(cls)
+        newer = [version for version in _versions(cls) if version > cls.version]
+        wrong += [f"{cls.schema_name()}: v{version} was committed; a version never goes down" for version in newer]
+        missing = set(range(1, cls.version)) - set(_versions(cls))
+        wrong += [
+            f"{cls.schema_name()}: {FOLDER}/…/{cls.__name__}.v{gone}.json is gone; versions stay" for gone in missing
+        ]
+    return wrong
+
+
+def _versions(cls: type[Message]) -> list[int]:
+    return [int(path.stem.rpartition(".v")[2]) for path in (FOLDER / cls.owner).glob(f"{cls.__name__}.v*.json")]
+
+
 def write() -> list[str]:
-    """Writes what differs; a sample is written once and then frozen."""
+    """Writes what differs; a sample is written once and then frozen. Raises Refused, and writes nothing, for a change that
+    breaks the rule."""
+    wrong = refusals()
+    if wrong:
+        raise Refused("\n".join(wrong))
     changed = []
     for path, text in generated():
         if not path.exists() or path.read_text() != text:
@@ -100,7 +135,7 @@ def check() -> list[str]:
     """What is wrong: files that are not current, samples that are missing, samples that no longer decode."""
     wrong = [f"{path} is not current" for path, text in generated() if not path.exists() or path.read_text() != text]
     wrong += [f"{sample_path(cls)} is missing" for cls in messages() if not sample_path(cls).exists()]
-    return wrong + undecodable()
+    return wrong + refusals() + undecodable()
 
 
 def undecodable() -> list[str]:
@@ -122,8 +157,11 @@ def undecodable() -> list[str]:
 
 def main() -> None:
     if sys.argv[1:] == ["write"]:
-        for path in write():
-            print(path)
+        try:
+            for path in write():
+                print(path)
+        except Refused as refused:
+            sys.exit(f"{refused}\nnothing was written; schemas/README.md says how a message may change")
         return
     wrong = check()
     for line in wrong:
