@@ -16,7 +16,8 @@ from sparring.testing import eventually
 from sparring.testing.processes import Replica, app_of
 from sparring.topology import declare_topology
 
-FAST = {"SPARRING_TRAINING_SLOTS__LEASE_S": "6", "SPARRING_TRAINING_SLOTS__RENEW_S": "2"}
+FAST = {"SPARRING_TRAINING_SLOTS__LEASE_S": "6", "SPARRING_TRAINING_SLOTS__RENEW_S": "2",
+        "SPARRING_SELFPLAY_ORCH__MOST_CPU": "1", "SPARRING_SELFPLAY_ORCH__MOST_MEMORY": "1"}  # fmt: skip
 LANE = """
 [[lane]]
 name = "hex"

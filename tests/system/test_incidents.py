@@ -224,22 +224,23 @@ async def test_rule_5_a_training_that_gives_way_keeps_its_checkpoint_and_goes_on
 # ---- 17: a 3600 s timeout on 2-5 h trainings: three attempts, then failed for ever
 
 
-@pytest.mark.parametrize(
-    ("module", "variable", "value", "named"),
-    [
-        ("selfplay_orch", "SPARRING_SELFPLAY_ORCH__KINDS", '{"train": {"timeout_s": 3600}}', "kinds.train.timeout_s"),
-        ("selfplay_orch", "SPARRING_SELFPLAY_ORCH__LEASE_S", "5", "beat_fresh_s"),
-        ("training_slots", "SPARRING_TRAINING_SLOTS__LEASE_S", "50", "lease_s"),
-        ("pipeline", "SPARRING_PIPELINE__SLOT_LEASE_S", "50", "slot_lease_s"),
-        ("node_agent", "SPARRING_NODE_AGENT__RENEW_S", "60", "renew_s"),
-    ],
+CONTRADICTIONS = (
+    ("selfplay_orch", "SPARRING_SELFPLAY_ORCH__KINDS", '{"train": {"timeout_s": 3600}}', "kinds.train.timeout_s"),
+    ("selfplay_orch", "SPARRING_SELFPLAY_ORCH__LEASE_S", "5", "beat_fresh_s"),
+    ("training_slots", "SPARRING_TRAINING_SLOTS__LEASE_S", "50", "lease_s"),
+    ("pipeline", "SPARRING_PIPELINE__SLOT_LEASE_S", "50", "slot_lease_s"),
+    ("node_agent", "SPARRING_NODE_AGENT__RENEW_S", "60", "renew_s"),
 )
-async def test_rule_17_a_process_whose_times_contradict_each_other_does_not_start(
-    module: str, variable: str, value: str, named: str, environ: dict[str, str]
-) -> None:
-    argv = [sys.executable, "-m", module]
-    done = await asyncio.to_thread(
-        subprocess.run, argv, env={**environ, variable: value}, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2
-    assert named in done.stderr and "Traceback" not in done.stderr
+
+
+async def test_rule_17_a_process_whose_times_contradict_each_other_does_not_start(environ: dict[str, str]) -> None:
+    async def start(module: str, variable: str, value: str) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-m", module], env={**environ, variable: value}, capture_output=True,
+            text=True, timeout=100,
+        )  # fmt: skip
+
+    found = await asyncio.gather(*(start(module, variable, value) for module, variable, value, _ in CONTRADICTIONS))
+    for done, (_, _, _, named) in zip(found, CONTRADICTIONS, strict=True):
+        assert done.returncode == 2
+        assert named in done.stderr and "Traceback" not in done.stderr

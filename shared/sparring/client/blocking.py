@@ -75,6 +75,7 @@ class BlockingClient:
     wait = _blocking(Client.wait)
     keep = _blocking(Client.keep)
     selfplay_complete = _blocking(Client.selfplay_complete)
+    sync_now = _blocking(Client.sync_now)
     training_progress = _blocking(Client.training_progress)
     training_complete = _blocking(Client.training_complete)
 
@@ -113,9 +114,11 @@ class BlockingClient:
             raise
         self.run(own.__aexit__(None, None, None))
 
-    def subscribe(self, *classes: type[Fact], lane: str = "", since: int | None = None) -> Iterator[Recorded]:
+    def subscribe(
+        self, *classes: type[Fact], lane: str = "", since: int | None = None, durable: str = ""
+    ) -> Iterator[Recorded]:
         """Facts as they happen; the loop ends when the caller leaves it."""
-        facts = self.client.subscribe(*classes, lane=lane, since=since)
+        facts = self.client.subscribe(*classes, lane=lane, since=since, durable=durable)
 
         async def following() -> Recorded:
             return await anext(facts)

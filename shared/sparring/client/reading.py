@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,8 @@ from sparring.log.jetstream import JetStreamLog
 from sparring.questions import ask
 from sparring.reader import Reader
 from sparring.report import report
-from sparring.streams import LEASES
+from sparring.streams import EVENTS, LEASES
+from sparring.subjects import token
 
 QUEUES = "select * from health_queues where $lane = '' or lane = $lane order by lane, name"
 PRODUCTION = "select model, artifact from lifecycle_models where lane = ? and state = 'production'"
@@ -125,18 +129,42 @@ class Reading(Orders):
         return await self.fetch(await self.model(lane, model, at), to)
 
     async def subscribe(
-        self, *classes: type[Fact], lane: str = "", since: int | None = None
+        self, *classes: type[Fact], lane: str = "", since: int | None = None, durable: str = ""
     ) -> AsyncIterator[Recorded]:
-        """Facts of the classes (all without any) as they happen, from the sequence `since` on, else from now."""
+        """Facts of the classes (all without any) as they happen, from the sequence `since` on, else from now.
+
+        With `durable` the next subscription of that name on this machine goes on behind the last fact that was handled:
+        a fact counts as handled when the caller asks for the one after it, so that what a crash interrupts comes again.
+        """
         log = JetStreamLog(await self._connected())
+        file = self._outbox.parent / "subscriptions" / f"{token(durable)}-{await _identity(self)}" if durable else None
         start = await log.end() if since is None else since - 1
+        if file is not None:
+            start = int(file.read_text()) if file.exists() else start
+            _remember(file, start)
         async for batch in log.follow(start):
             for raw in batch:
                 one = heard(raw)
-                if one is None or (classes and not isinstance(one.fact, classes)):
-                    continue
-                if not lane or lane_of(one) == lane:
+                wanted = one is not None and (not classes or isinstance(one.fact, classes))
+                if one is not None and wanted and (not lane or lane_of(one) == lane):
                     yield one
+                    if file is not None:
+                        await asyncio.to_thread(_remember, file, raw.sequence)
+            if batch and file is not None:
+                await asyncio.to_thread(_remember, file, batch[-1].sequence)
+
+
+async def _identity(client: Orders) -> str:
+    """Which log a position belongs to."""
+    info = await (await client._connected()).jetstream(timeout=5).stream_info(EVENTS)
+    return hashlib.sha256(str(info.created).encode()).hexdigest()[:12]
+
+
+def _remember(file: Path, position: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(str(position))
+    os.replace(draft, file)
 
 
 def lane_of(one: Recorded) -> str:

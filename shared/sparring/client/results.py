@@ -19,7 +19,7 @@ from sparring.client.work import Work
 from sparring.contracts.lifecycle import Lineage, RegisterModel
 from sparring.contracts.parts import Check
 from sparring.contracts.readings import TaskProgress
-from sparring.contracts.sync import RecordGames
+from sparring.contracts.sync import RecordGames, SyncNow
 from sparring.errors import BadInput
 from sparring.subjects import token
 
@@ -61,6 +61,14 @@ class Client(Work):
             check=check or Check(ok=True, games=games, positions=positions), url=artifact.url,
         )  # fmt: skip
         return Recording(order.batch, await self.send(order))
+
+    async def sync_now(self, lane: str = "", for_s: float = 600.0) -> int:
+        """Moves what nodes still hold (of one lane, or of all) to the front of the transfers; how many batches that are."""
+        sql = "select batch from sync_batches where state in ('recorded', 'granted') and (? = '' or lane = ?) order by batch"
+        held = await self.rows(sql, [lane, lane])
+        for row in held:
+            await self.send(SyncNow(batch=row["batch"], for_s=for_s))
+        return len(held)
 
     async def training_progress(
         self, lane: str, done: float, of: float, *, task: str = "", kind: str = "train"

@@ -188,7 +188,9 @@ class WorkPicture:
         if done.kind == "selfplay":
             self.lane(done.lane).played += games
         node = self.all.nodes.get(task.node)
-        if node is not None:
+        # what gave way half-way says nothing of how long the whole takes
+        whole = all(file.role != "checkpoint" for file in done.files)
+        if node is not None and whole:
             self.durations.note(done.kind, done.lane, node.node_class, done.seconds, games)
 
     def _failed(self, task: Task, at: datetime) -> None:
