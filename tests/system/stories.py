@@ -15,6 +15,7 @@ from nats.aio.client import Client
 from nats.js import api
 from nats.js.errors import NotFoundError
 
+from health.dead_letters import KEEPER
 from sparring import clock
 from sparring.artifacts import open_store
 from sparring.catalogue import services
@@ -62,6 +63,7 @@ from sparring.contracts.selfplay_orch import (
 )
 from sparring.contracts.sync import BatchAdmitted, DatasetSealed, GamesRecorded, RecordGames, ReportStored, SealDataset
 from sparring.contracts.training_slots import (
+    ClaimQueued,
     ClaimSlot,
     HoldLaneBack,
     LaneHeldBack,
@@ -119,7 +121,7 @@ class Stage:
         stage = await cls.of(url, service, window_s=window_s)
         for one in services():
             if one.name == service:
-                for durable in one.durables():
+                for durable in [*one.durables(), *([KEEPER] if service == "health" else [])]:
                     await declare_durable(stage.js, replace(durable, ack_wait_s=1.0))
         return stage
 
@@ -234,9 +236,12 @@ def joined(node: str = "n1") -> NodeJoined:
 
 
 async def slots(stage: Stage) -> None:
-    for name in "abcd":
+    # one after the other: whom a slot passes by is decided by the order of arrival
+    for number, name in enumerate("abc", start=1):
         await stage.order(ClaimSlot(lane=name, holder=f"h-{name}", lease_s=600))
-    claimed = await stage.happened(SlotClaimed, 3)
+        claimed = await stage.happened(SlotClaimed, number)
+    await stage.order(ClaimSlot(lane="d", holder="h-d", lease_s=600))
+    await stage.happened(ClaimQueued)
     first = next(one for one in claimed if one.fact.lane == "a")
     await stage.order(RenewSlot(lane="a", token=first.sequence))
     await stage.happened(SlotRenewed)
