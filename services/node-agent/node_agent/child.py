@@ -17,6 +17,7 @@ from node_agent import family
 from node_agent.limits import Limits
 
 LAST_LINES = 20
+EXIT_LOOK_S = 0.1
 LONGEST_LINE = 4 * 1024 * 1024
 
 
@@ -62,7 +63,6 @@ class Child:
                 code = await process.wait()
         except TimeoutError as error:
             self.kill()
-            await process.wait()
             raise TaskFailure(f"ran longer than {timeout_s:.0f} s; killed") from error
         except BaseException:
             self.kill()
@@ -97,7 +97,7 @@ class Child:
         """Until the program itself ends: what it left running may hold its stdout open for ever."""
         assert process.stdout is not None
         result: Result | None = None
-        ended = asyncio.create_task(process.wait())
+        ended = asyncio.create_task(_exited(process))
         try:
             while True:
                 line = asyncio.create_task(process.stdout.readline())
@@ -150,3 +150,9 @@ class Child:
         if self._process is not None:
             self._signal(signal.SIGKILL)
             await asyncio.to_thread(family.end, self.mark, self._process.pid)
+
+
+async def _exited(process: asyncio.subprocess.Process) -> None:
+    # wait() also waits for the end of stdout, which a program's own children may keep open
+    while process.returncode is None:
+        await asyncio.sleep(EXIT_LOOK_S)
