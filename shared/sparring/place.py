@@ -14,13 +14,20 @@ FILE = "server.json"
 DEFAULT_DATA = ".sparring"
 
 
+SLICES = (".ndjson", ".parquet")
+
+
 @dataclass(frozen=True)
 class Place:
-    """A running server."""
+    """A running server, or the file of a slice of a log."""
 
     url: str
     data: str = ""
     creds: str = ""
+
+    @property
+    def slice(self) -> Path | None:
+        return Path(self.data) if not self.url else None
 
 
 def remember(data: Path, url: str, monitoring: str, pid: int) -> None:
@@ -44,6 +51,10 @@ def find(nats: str | None, data: str | None, creds: str = "") -> Place:
     url = nats or (None if data else os.environ.get("SPARRING_NATS_URL"))
     if url:
         return Place(url, data or "", creds)
+    if data and data.endswith(SLICES):
+        if not Path(data).is_file():
+            raise BadInput(f"--data {data}: there is no such file; `spar export FILE` writes one")
+        return Place("", data)
     folder = Path(data or os.environ.get("SPARRING_DATA") or DEFAULT_DATA)
     known = recall(folder)
     if known is None:

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,15 +21,17 @@ from typing import Any, Self
 import nats
 import nats.errors
 from nats.aio.client import Client
+from nats.js.errors import NotFoundError
 
 from sparring import __version__
 from sparring.catalogue import read_models
 from sparring.contracts import fingerprint
 from sparring.decider import Reading
-from sparring.errors import BadInput
+from sparring.errors import BadInput, CannotAnswer, LogUnavailable
 from sparring.folding import fold
 from sparring.log.interface import Raw
 from sparring.log.jetstream import JetStreamLog
+from sparring.log.slice import SliceLog
 from sparring.place import Place
 from sparring.projection import Projection
 from sparring.readings import kind_of
@@ -48,6 +50,8 @@ async def connect(
     place: Place, *, name: str = "spar", on_error: Callable[[Exception], Awaitable[None]] | None = None
 ) -> Client:
     """A connection that gives up soon: a person waits. Raises BadInput when nobody answers."""
+    if place.slice is not None:
+        raise BadInput(f"{place.slice} is a slice of a log: no server, no services; only what reads facts works on it")
     try:
         return await nats.connect(
             place.url.split(","),
@@ -68,6 +72,10 @@ async def open_log(nc: Client) -> tuple[JetStreamLog, str]:
     return JetStreamLog(nc), str(info.created)
 
 
+# a log in which any moment can be found
+History = JetStreamLog | SliceLog
+
+
 @dataclass(frozen=True)
 class AsOf:
     """What an answer is true for."""
@@ -77,35 +85,61 @@ class AsOf:
     behind_s: float
 
     def __str__(self) -> str:
-        return f"as of {self.sequence}, {self.behind_s:.1f} s ago" if self.behind_s < 3600 else f"as of {self.sequence}"
+        if self.behind_s < 3600:
+            return f"as of {self.sequence}, {self.behind_s:.1f} s ago"
+        return f"as of {self.sequence}" + (f", {self.at:%Y-%m-%d %H:%M:%S} UTC" if self.at else "")
+
+
+@contextlib.asynccontextmanager
+async def history(place: Place) -> AsyncIterator[History]:
+    """The log of the place, to be read message by message. Raises BadInput."""
+    if place.slice is not None:
+        yield SliceLog(place.slice)
+        return
+    nc = await connect(place)
+    try:
+        yield JetStreamLog(nc)
+    finally:
+        await nc.close()
 
 
 class Reader:
     """Tables of all services at one moment of the log."""
 
-    def __init__(self, nc: Client, log: JetStreamLog, projection: Projection, folder: Path | None) -> None:
-        self.nc, self.log, self.projection, self._folder = nc, log, projection, folder
+    def __init__(self, nc: Client | None, log: History, projection: Projection, folder: Path | None) -> None:
+        self._nc, self.log, self.projection, self._folder = nc, log, projection, folder
         self.last_at: datetime | None = None
+
+    @property
+    def nc(self) -> Client:
+        """The connection. Raises CannotAnswer where a slice is read: what is no fact is not in it."""
+        if self._nc is None:
+            raise CannotAnswer("a slice of a log holds facts alone: dead letters' originals and readings are not in it")
+        return self._nc
 
     @classmethod
     async def open(cls, place: Place, at: str | None = None) -> Self:
         """The tables at `at` (a sequence or an ISO time; None: now). Raises BadInput for a moment that never was."""
+        if place.slice is not None:
+            return await cls._of(None, SliceLog(place.slice), at)
         nc = await connect(place)
         try:
-            log = JetStreamLog(nc)
-            info = await nc.jetstream(timeout=5).stream_info(EVENTS)
-            target = await _moment(nc, log, at)
-            identity = hashlib.sha256(str(info.created).encode()).hexdigest()[:12]
-            reader = cls._begin(nc, log, cache_folder() / identity, target)
-            await reader.catch_up(target)
-            reader._remember(cache_folder() / identity)
+            return await cls._of(nc, JetStreamLog(nc), at)
         except BaseException:
             await nc.close()
             raise
+
+    @classmethod
+    async def _of(cls, nc: Client | None, log: History, at: str | None) -> Self:
+        target = await _moment(log, at)
+        cache = cache_folder() / await _identity(nc, log)
+        reader = cls._begin(nc, log, cache, target)
+        await reader.catch_up(target)
+        reader._remember(cache)
         return reader
 
     @classmethod
-    def _begin(cls, nc: Client, log: JetStreamLog, cache: Path, target: int) -> Self:
+    def _begin(cls, nc: Client | None, log: History, cache: Path, target: int) -> Self:
         folder = Path(tempfile.mkdtemp(prefix="spar-read-"))
         file = folder / "tables.duckdb"
         known = [one for one in _snapshots(cache) if one[0] <= target]
@@ -138,8 +172,7 @@ class Reader:
 
     async def identity(self) -> str:
         """Which log this is: another one that happens to listen at the same address has another."""
-        info = await self.nc.jetstream(timeout=5).stream_info(EVENTS)
-        return hashlib.sha256(str(info.created).encode()).hexdigest()[:12]
+        return await _identity(self._nc, self.log)
 
     @property
     def as_of(self) -> AsOf:
@@ -161,8 +194,17 @@ class Reader:
     async def readings(self) -> Mapping[str, Reading]:
         """The last reading on every telemetry subject, at most 15 minutes old."""
         found: dict[str, Reading] = {}
+        if self._nc is None:
+            return found
         now = datetime.now(UTC)
-        for raw in await JetStreamLog(self.nc, stream=TELEMETRY).last_of_each("tel.>"):
+        try:
+            raws = await JetStreamLog(self.nc, stream=TELEMETRY).last_of_each("tel.>")
+        except LogUnavailable:
+            # readings live in memory: a server that was started again has none until somebody beats
+            if await self._has_telemetry():
+                raise
+            return found
+        for raw in raws:
             kind = kind_of(raw.subject)
             if kind is not None:
                 with contextlib.suppress(ValueError):
@@ -170,11 +212,19 @@ class Reader:
                     found[raw.subject] = Reading(data, max(0.0, (now - raw.at).total_seconds()))
         return found
 
+    async def _has_telemetry(self) -> bool:
+        try:
+            await self.nc.jetstream(timeout=5).stream_info(TELEMETRY)
+        except NotFoundError:
+            return False
+        return True
+
     async def close(self) -> None:
         self.projection.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
-        await self.nc.close()
+        if self._nc is not None:
+            await self._nc.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -196,38 +246,49 @@ def _snapshots(cache: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-async def _moment(nc: Client, log: JetStreamLog, at: str | None) -> int:
+async def _identity(nc: Client | None, log: History) -> str:
+    if isinstance(log, SliceLog):
+        # a piece of a log folds into other tables than the log itself
+        text = f"{log.head} {log.path.stat().st_mtime_ns}"
+    else:
+        assert nc is not None
+        text = str((await nc.jetstream(timeout=5).stream_info(EVENTS)).created)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+async def moment(log: History, text: str, option: str = "--at") -> int:
+    """The sequence that a sequence or a time names: the last fact by then, to the end of its atomic batch.
+
+    Raises BadInput for what is neither, and for a moment that never was.
+    """
     end = await log.end()
-    if at is None:
-        return end
-    if at.isdigit():
-        if int(at) > end:
-            raise BadInput(f"--at {at}: the log ends at {end}; give a sequence up to that, or a time")
-        return await _end_of_batch(nc, int(at), end)
+    if text.isdigit():
+        if int(text) > end:
+            raise BadInput(f"{option} {text}: the log ends at {end}; give a sequence up to that, or a time")
+        return await _end_of_batch(log, int(text), end)
     try:
-        moment = datetime.fromisoformat(at)
+        when = datetime.fromisoformat(text)
     except ValueError as error:
-        raise BadInput(f"--at {at!r} is neither a sequence nor a time like 2030-01-31T12:00:00Z") from error
-    if moment.tzinfo is None:
-        moment = moment.astimezone()
-    following = await _first_since(nc, moment)
-    return await _end_of_batch(nc, following - 1, end) if following else end
+        raise BadInput(f"{option} {text!r} is neither a sequence nor a time like 2030-01-31T12:00:00Z") from error
+    if when.tzinfo is None:
+        when = when.astimezone()
+    following = await log.first_since(when)
+    return await _end_of_batch(log, following - 1, end) if following else end
 
 
-async def _first_since(nc: Client, moment: datetime) -> int | None:
-    query = {"start_time": moment.astimezone(UTC).isoformat().replace("+00:00", "Z"), "next_by_subj": ">"}
-    answer = await nc.request(f"$JS.API.DIRECT.GET.{EVENTS}", json.dumps(query).encode(), timeout=5)
-    sequence = (answer.headers or {}).get("Nats-Sequence")
-    return int(sequence) if sequence else None
+async def _moment(log: History, at: str | None) -> int:
+    return await log.end() if at is None else await moment(log, at)
 
 
-async def _end_of_batch(nc: Client, sequence: int, end: int) -> int:
+async def _end_of_batch(log: History, sequence: int, end: int) -> int:
     """A moment inside an atomic batch is its end: the decision was one."""
-    js = nc.jetstream(timeout=5)
-    if sequence <= 0:
-        return 0
-    batch = (await js.get_msg(EVENTS, sequence)).headers or {}
-    while "Nats-Batch-Id" in batch and "Nats-Batch-Commit" not in batch and sequence < end:
+    while 0 < sequence < end:
+        raw = await log.get(sequence)
+        if raw is None or raw.sequence != sequence or not _goes_on(raw):
+            break
         sequence += 1
-        batch = (await js.get_msg(EVENTS, sequence)).headers or {}
-    return sequence
+    return max(0, sequence)
+
+
+def _goes_on(raw: Raw) -> bool:
+    return "Nats-Batch-Id" in raw.headers and "Nats-Batch-Commit" not in raw.headers

@@ -8,6 +8,7 @@ import typer
 
 from sparring.cli import (
     control,
+    diff,
     dlq,
     doctor,
     events,
@@ -15,6 +16,7 @@ from sparring.cli import (
     questions,
     rebuild,
     settings,
+    slices,
     slots,
     sql,
     status,
@@ -32,8 +34,8 @@ HELP = "Sparring: a coordination plane for self-play training. One log; every co
 # in the order in which `spar --help` lists them
 COMMANDS: tuple[Callable[..., None], ...] = (
     up.up, status.status, why.why, status.data, questions.datasets,
-    health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, rebuild.rebuild, sprt,
-    simulate,
+    health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, rebuild.rebuild, diff.diff,
+    slices.export, sprt, simulate,
     settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, control.rollback,
 )  # fmt: skip
 
@@ -65,6 +67,9 @@ def build() -> typer.Typer:
     # the agent has options of its own
     passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=passed_on)(agent)
+    app.command(
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    )(slices.replay)
     of_lanes = typer.Typer(invoke_without_command=True)
     of_lanes.callback(invoke_without_command=True)(lanes)
     of_lanes.command("add")(control.add_lanes)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -20,16 +21,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 At = Annotated[str | None, typer.Option("--at", help="A sequence or a time: the state as of then.")]
 
 Rows = list[dict[str, Any]]
+# the past moment as of which something is shown; None: now
+_shown_at: ContextVar[datetime | None] = ContextVar("shown_at", default=None)
 
 
 def with_reader(nats: str | None, data: str | None, at: str | None, ask: Callable[[Reader], Awaitable[Any]]) -> Any:
-    """Folds the log up to `at` and asks; returns (answer, as of when)."""
+    """Folds the log up to `at` and asks; returns (answer, as of when). What is shown then counts from that moment."""
+    place = find(nats, data)
 
     async def run() -> tuple[Any, AsOf]:
-        async with await Reader.open(find(nats, data), at) as reader:
+        async with await Reader.open(place, at) as reader:
             return await ask(reader), reader.as_of
 
-    return asyncio.run(run())
+    answer, as_of = asyncio.run(run())
+    _shown_at.set(as_of.at if at is not None or place.slice is not None else None)
+    return answer, as_of
 
 
 def plain(value: Any) -> Any:
@@ -66,8 +72,8 @@ def cell(value: Any) -> str:
 
 
 def ago(then: datetime, now: datetime | None = None) -> str:
-    """`12 s ago`, `in 3 min`."""
-    seconds = ((now or datetime.now(UTC)) - then).total_seconds()
+    """`12 s ago`, `in 3 min`, as of the moment that is shown."""
+    seconds = ((now or _shown_at.get() or datetime.now(UTC)) - then).total_seconds()
     text = span(abs(seconds))
     return f"{text} ago" if seconds >= 0 else f"in {text}"
 

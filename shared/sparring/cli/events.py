@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sparring.cli.common import Data, Nats, plain
+from sparring.cli.common import At, Data, Nats, plain
 from sparring.client import lane_of
 from sparring.decider import Recorded
 from sparring.errors import BadInput
 from sparring.hearing import heard
-from sparring.log.jetstream import JetStreamLog
 from sparring.place import find
-from sparring.reader import connect
+from sparring.reader import history, moment
 
 
 def events(
@@ -24,39 +23,43 @@ def events(
     lane: Annotated[str, typer.Option(help="Only facts about this lane.")] = "",
     type: Annotated[str, typer.Option("--type", help="Only facts of this class, e.g. ModelPromoted.")] = "",
     since: Annotated[int | None, typer.Option(help="From this sequence on; default: the last 50 facts.")] = None,
+    at: At = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as facts happen.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """What happened, in order."""
+    """What happened, in order; `--at` ends at that moment."""
     from sparring.contracts.base import FACTS
 
     names = {name for _, _, name in FACTS}
     if type and type not in names:
         close = ", ".join(sorted(name for name in names if type.lower() in name.lower())) or "see schemas/"
         raise BadInput(f"--type = {type!r} is no fact; did you mean: {close}")
-    asyncio.run(_events(nats, data, lane, type, since, follow, as_json))
+    asyncio.run(_events(nats, data, lane, type, since, at, follow, as_json))
 
 
 async def _events(
-    nats: str | None, data: str | None, lane: str, name: str, since: int | None, follow: bool, as_json: bool
+    nats: str | None,
+    data: str | None,
+    lane: str,
+    name: str,
+    since: int | None,
+    at: str | None,
+    follow: bool,
+    as_json: bool,
 ) -> None:
-    nc = await connect(find(nats, data))
-    try:
-        log = JetStreamLog(nc)
-        end = await log.end()
+    async with history(find(nats, data)) as log:
+        end = await moment(log, at) if at else await log.end()
         start = max(0, end - 50) if since is None else since - 1
         if start >= end and not follow:
             return
         async for batch in log.follow(start):
             for raw in batch:
-                one = heard(raw)
+                one = heard(raw) if follow or raw.sequence <= end else None
                 wanted = one is not None and (not name or one.fact.__class__.__name__ == name)
                 if one is not None and wanted and (not lane or lane_of(one) == lane):
                     _print(one, as_json)
             if not follow and batch and batch[-1].sequence >= end:
                 return
-    finally:
-        await nc.close()
 
 
 def _print(one: Recorded, as_json: bool) -> None:

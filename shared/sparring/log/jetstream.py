@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
@@ -128,6 +128,17 @@ class JetStreamLog:
         if error.get("err_code") == 10037:
             return 0
         raise LogUnavailable(f"{pattern}: {error.get('description')}")
+
+    async def get(self, sequence: int) -> Raw | None:
+        """The first message at or after the sequence."""
+        found, _ = await self._direct_get({"seq": sequence, "next_by_subj": ">", "batch": 1})
+        return found[0] if found else None
+
+    async def first_since(self, moment: datetime) -> int | None:
+        """The sequence of the first message stored at or after the moment."""
+        start = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        found, _ = await self._direct_get({"start_time": start, "next_by_subj": ">", "batch": 1})
+        return found[0].sequence if found else None
 
     async def end(self) -> int:
         return int((await self._state())["last_seq"])
