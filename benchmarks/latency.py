@@ -29,7 +29,7 @@ from sparring.testing.processes import Replica, running
 from sparring.topology import declare_topology
 
 HERE = Path(__file__).parent
-RATE, SECONDS, BURST = 200, 15, 400
+RATE, SECONDS, BURST = 200, 10, 400
 WITHIN_S = 60.0
 
 

@@ -16,6 +16,7 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 from nats.js.errors import Error as JetStreamError
 
+from sparring.log.headers import quicken
 from sparring.log.interface import Raw
 
 PULL = 5_000
@@ -36,6 +37,7 @@ class Feed:
     def __init__(self, nc: Client, stream: str, after: int, filters: Sequence[str]) -> None:
         self._nc, self._stream, self.position = nc, stream, after
         self._filters = list(filters)
+        quicken(nc)
         self._subscription: Subscription | None = None
         self._consumer = ""
         self._delivered = 0
