@@ -21,7 +21,7 @@ from sparring.simulation.pictures import write
 from sparring.simulation.policies import DEFAULT, Policy, policies, policy
 from sparring.simulation.real_log import Profile, profile
 from sparring.simulation.report import report
-from sparring.simulation.setup import COARSE, DAY, HOUR, Setup
+from sparring.simulation.setup import COARSE, COARSE_SETTINGS, DAY, HOUR, Setup
 from sparring.simulation.trial import SECONDS, Verdict, chaotic, faults_of, seeded, shrunk
 
 Nodes = Annotated[int, typer.Option(min=1, help="Machines of mixed kinds.")]
@@ -55,7 +55,8 @@ def simulate(
     chosen = [policy(name) for name in policy_names or [DEFAULT.name]]
     known = profile(real_log) if real_log is not None else None
     setup = Setup(
-        seed=seed, nodes=nodes, seats=seats or None, churn=Churn(churn), pace=COARSE, keep_log=False, watched=False,
+        seed=seed, nodes=nodes, seats=seats or None, churn=Churn(churn), pace=COARSE, settings=COARSE_SETTINGS,
+        keep_log=False, watched=False,
     )  # fmt: skip
     if lanes is not None:
         setup = replace(setup, lanes=tuple(load_lanes(lanes)))

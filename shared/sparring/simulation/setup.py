@@ -67,7 +67,12 @@ class Pace:
 
 
 # for days of virtual time, where a second more or less of waiting says nothing
-COARSE = Pace(settle_s=0.5, tick_s=5.0, ticked=("health",))
+COARSE = Pace(settle_s=2.0, tick_s=10.0, ticked=("health", "lifecycle", "pipeline", "training-slots"))
+# a call stands for the many that production would make meanwhile
+COARSE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
+    "selfplay-orch": {"most_a_call": 1_000},
+    "sync": {"cluster_transfers": 400},
+}
 
 
 def lane(name: str, **more: Any) -> LaneSpec:

@@ -19,7 +19,7 @@ from sparring.decider import Action, Append, Context
 from sparring.subjects import Ref
 
 # shares that moved too little for a fact are not computed anew at every call
-LOOKED = timedelta(seconds=1)
+LOOKED = timedelta(seconds=5)
 
 
 def plan(ctx: Context) -> Sequence[Action]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sparring.contracts.health import (
     BreakerClosed,
@@ -82,8 +83,12 @@ class CustodyPicture(StoredPicture[Everything]):
 
     def __init__(self) -> None:
         super().__init__()
-        # when this process ordered each release, and how often: knowledge of a process, not of the log
-        self.told: dict[str, tuple[datetime, int]] = {}
+        # releases that this process has still to order: when it did last, and how often; knowledge of a process
+        self.telling: dict[str, tuple[datetime | None, int]] = {}
+
+    def load(self, data: Any) -> None:
+        super().load(data)
+        self.telling = dict.fromkeys(self.all.releasing, (None, 0))
 
     def shelf(self, lane: str) -> Shelf:
         return self.all.shelves.setdefault(lane, Shelf())
@@ -125,10 +130,11 @@ class CustodyPicture(StoredPicture[Everything]):
 
     def _release(self, name: str, batch: Batch) -> None:
         self.all.releasing[name] = batch
+        self.telling[name] = (None, 0)
         while len(self.all.releasing) > RELEASING_KEPT:
             oldest = next(iter(self.all.releasing))
             self.all.releasing.pop(oldest)
-            self.told.pop(oldest, None)
+            self.telling.pop(oldest, None)
 
     def _retire(self, fact: BatchRetired) -> None:
         shelf = self.shelf(fact.lane)

@@ -70,10 +70,10 @@ def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
         and (batch.until is None or ctx.now >= batch.until - timedelta(seconds=ctx.settings.lease_s) + _retry_at(batch))
     ]  # fmt: skip
     running = {name: batch.node for name, batch in picture.all.open.items() if batch.state == "granted"}
-    given = 0
+    given, most = 0, max(MOST_GRANTS_A_CALL, ctx.settings.cluster_transfers)
     for value, name, batch in sorted(waiting, key=lambda one: (-one[0], one[1])):
         on_node = sum(node == batch.node for node in running.values())
-        if len(running) >= ctx.settings.cluster_transfers or given >= MOST_GRANTS_A_CALL:
+        if len(running) >= ctx.settings.cluster_transfers or given >= most:
             return
         if on_node >= _node(picture, batch.node).transfers(ctx.settings.node_transfers, ctx.now):
             continue
@@ -137,12 +137,16 @@ def _alone(name: str, fact: Fact, state: str, grant: int | None = None) -> Appen
 def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
     """Each order is given three times by this process: at once, after 10 s and after 60 s; the first one that is
     published is the only one that travels."""
-    for name, batch in picture.all.releasing.items():
-        at, times = picture.told.get(name, (ctx.now, 0))
-        if times and ctx.now != at and (times >= len(TOLD_AGAIN) or ctx.now < at + TOLD_AGAIN[times]):
-            continue
-        if ctx.now != at or not times:
-            picture.told[name] = (ctx.now, times + 1)
+    for name, (at, times) in list(picture.telling.items()):
+        if at is not None and at < ctx.now:
+            if times == len(TOLD_AGAIN):
+                del picture.telling[name]
+                continue
+            if ctx.now < at + TOLD_AGAIN[times]:
+                continue
+        if at != ctx.now:
+            picture.telling[name] = (ctx.now, times + 1)
+        batch = picture.all.releasing[name]
         order = ReleaseCustody(node=batch.node, batch=name, sha256=batch.sha256)
         yield Send(order, key=f"release-{name}", again_s=86_400.0)
 
