@@ -35,7 +35,7 @@ def test_the_loop_closes_and_lanes_grow_stronger() -> None:
 
 
 def test_a_gate_passes_what_is_stronger_and_rejects_what_is_weaker() -> None:
-    cluster = Cluster(quick(3))
+    cluster = Cluster(quick(4))
     cluster.run(700)
     decided = [one.fact for one in cluster.ledger.facts if isinstance(one.fact, GateDecided)]
     gains = {
