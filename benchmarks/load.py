@@ -1,4 +1,6 @@
-"""Ten thousand light agents against the real server and the real services: `uv run python benchmarks/load.py`.
+"""Ten thousand light agents against the real server and the real services.
+
+By itself: `uv run python benchmarks/load.py --help`; `SPARRING_LOAD_AGENTS` says how many `run.py` starts.
 
 Agents beat every 5 s and pretend to run tasks; a tenth of the seats is kept free by the cluster limit, so that the work
 of agents that die can be placed again. Phases: fill, steady, a share of the agents dies, the server is killed and comes
@@ -26,6 +28,7 @@ from typing import Any
 import nats
 import psutil
 from nats.aio.client import Client as Nats
+from rows import Row, at_most, plain
 
 from sparring.client import Client
 from sparring.contracts.lanes import LaneSpec
@@ -244,12 +247,37 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def rows() -> list[Row]:
+    """The figures beside their targets."""
+    options = _parser().parse_args(["--agents", os.environ.get("SPARRING_LOAD_AGENTS", "10000")])
+    found = asyncio.run(measure(options))
+    steady, deaths, storm = found["steady"], found.get("deaths", {}), found.get("storm", {})
+    used = {name: one["cores"] for name, one in steady["used"].items() if name != "nats-server"}
+    return [
+        plain("agents", found["agents"], "agents"),
+        plain("beats", steady["beats_per_s"], "/s"),
+        plain("tasks finished", steady["finished_per_s"], "/s"),
+        at_most("assignment, p50", steady["assignment_p50_ms"], "ms", 50),
+        plain("assignment, p99", steady["assignment_p99_ms"], "ms"),
+        at_most("CPU of all services", sum(used.values()), "cores", 1),
+        *(plain(f"CPU of {name}", one["cores"], "cores") for name, one in steady["used"].items()),
+        *(plain(f"memory of {name}", one["mib"], "MiB") for name, one in steady["used"].items()),
+        plain("log", steady["facts_per_s"], "facts/s"),
+        plain("log", steady["log_bytes_per_s"], "bytes/s"),
+        at_most("a tenth dies: all placed again", deaths["all_placed_again_s"], "s", 30),
+        plain("server killed and back: all beat", storm["all_beat_s"], "s"),
+        plain("server killed and back: first order to start", storm["first_start_s"], "s"),
+        at_most("outcomes lost", found["outcomes_lost"], "tasks", 0),
+        at_most("tasks started twice", found["started_twice"], "tasks", 0),
+    ]
+
+
 def _say(found: dict[str, Any]) -> None:
     name = list(found)[-1]
     print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
 
 
-def main() -> None:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agents", type=int, default=10_000)
     parser.add_argument("--task-s", type=float, default=270.0)
@@ -261,7 +289,11 @@ def main() -> None:
     parser.add_argument("--storm", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--scratch", default=None, help="where files go; a disk, not memory")
     parser.add_argument("--keep", action="store_true")
-    print(json.dumps(asyncio.run(measure(parser.parse_args())), indent=1))
+    return parser
+
+
+def main() -> None:
+    print(json.dumps(asyncio.run(measure(_parser().parse_args())), indent=1))
 
 
 if __name__ == "__main__":

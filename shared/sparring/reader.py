@@ -6,6 +6,7 @@ works on a private copy, so two commands never wait for each other.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -222,7 +223,7 @@ class Reader:
     async def close(self) -> None:
         self.projection.close()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         if self._nc is not None:
             await self._nc.close()
 

@@ -68,7 +68,7 @@ async def run_task(agent: Agent, running: Running) -> None:
 
 async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, list[Artifact]]:
     spec, out = running.order.spec, folder / "out"
-    shutil.rmtree(folder, ignore_errors=True)
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     out.mkdir(parents=True)
     inputs = await _inputs(agent, spec)
     try:

@@ -75,7 +75,7 @@ class Settings(ServiceSettings):
     most_cpu: float = Field(default=0.8, gt=0, le=1)
     disk_reserve_bytes: int = Field(default=1024**3, ge=0)
     ephemeral_life_s: float = Field(default=1_800.0, gt=0)
-    most_a_call: int = Field(default=20, ge=1)
+    most_a_call: int = Field(default=64, ge=1)
 
     @field_validator("kinds", mode="before")
     @classmethod
