@@ -30,7 +30,7 @@ from sparring.topology import durable_drift, stream_drift
 
 BUCKETS = (f"KV_{LEASES}", f"KV_{FAILURES}", f"OBJ_{ARTIFACTS}", f"OBJ_{SNAPSHOTS}")
 # consumers that are made per node or by a service's worker
-OWN = ("agent-", "dead-letter-keeper")
+OWN = ("agent-", "alarm-teller", "dead-letter-keeper")
 FULL, LAGGING = 0.8, 1_000
 STILL_S, LOOKS = 0.5, 4
 
