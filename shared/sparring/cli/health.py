@@ -90,6 +90,6 @@ def services(nats: Nats = None, data: Data = None, as_json: AsJson = False) -> N
         print_json(as_of, services=rows)
         return
     columns = ("service", "replica", "up", "leader", "beat_s:beat s", "position", "lag", "waiting", "oldest_s:oldest s",
-               "handled", "failed", "success", "redelivered", "loop_lag_s:loop lag s", "rss_mb:MB")  # fmt: skip
+               "handled", "failed", "success", "redelivered", "loop_lag_s:loop lag s", "rss_mb:MB", "stuck")  # fmt: skip
     table(rows, columns, empty="no service beats: start them with `spar up`")
     footer(as_of)
