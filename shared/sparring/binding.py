@@ -9,11 +9,11 @@ from typing import Any
 from sparring import __version__
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.settings import SETTINGS_ADOPTED
-from sparring.decider import Append, Command, Context, Decider, Reaction, Recorded, Send
+from sparring.decider import Append, Command, Context, Decider, Reaction, Send
 from sparring.entity_store import Because, EntityStore, Outcome
 from sparring.envelope import Envelope, derived_id
 from sparring.errors import UnknownMessage
-from sparring.service import Service, ServiceSettings
+from sparring.service import Service, ServiceSettings, settings_decider
 from sparring.subjects import Ref
 
 MOST_REMEMBERED = 50_000
@@ -111,13 +111,9 @@ class Repeats:
             self._until = {one: until for one, until in self._until.items() if until > now}
 
 
-def _adopted(state: str, recorded: Recorded) -> str:
-    return str(getattr(recorded.fact, "hash", state))
-
-
 def adoption(service: Service, settings: ServiceSettings) -> Append:
     """Says under which settings the service runs from now on; nothing while they are the same."""
-    decider: Decider[str] = Decider(service.name, "settings", "", _adopted)
+    decider = settings_decider(service.name)
     hash, ref = settings.fingerprint(), decider.ref(service.name)
     fact = SETTINGS_ADOPTED[service.name].model_validate(
         {"service": service.name, "hash": hash, "build": __version__, "values": settings.model_dump(mode="json")}

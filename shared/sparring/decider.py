@@ -27,12 +27,18 @@ class Recorded:
     traceparent: str = ""
 
 
+def never(_: Any) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Decider(Generic[S]):
     """One kind of entity: who owns it, what it starts as, how a fact changes it.
 
     `evolve` must be pure and must accept every fact of the entity; the state is a frozen dataclass, so that
-    it can be carried forward as JSON. `state_type` is needed where the state is a union.
+    it can be carried forward as JSON. `state_type` is needed where the state is a union. `closed` says of a state that
+    nothing will be decided on it any more: such an entity leaves the stream with its facts, once no redelivery of its
+    orders is possible.
     """
 
     owner: str
@@ -40,6 +46,7 @@ class Decider(Generic[S]):
     initial: S
     evolve: Callable[[S, Recorded], S]
     state_type: Any = None
+    closed: Callable[[S], bool] = never
 
     def ref(self, id: str) -> Ref:
         return Ref(self.owner, self.entity, id)

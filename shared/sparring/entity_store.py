@@ -231,6 +231,19 @@ class EntityStore:
         for ref, state in states.items():
             self._keep(ref, state)
 
+    async def carry_forward(self, decider: Decider[Any], id: str, because: Because) -> Loaded:
+        """Appends the entity's state as one message, from which loading starts. Raises LogUnavailable, LostRace."""
+        ref = decider.ref(id)
+        for _ in range(ATTEMPTS):
+            loaded = await self._load(decider, ref, fresh=True)
+            try:
+                message = self._carry(decider, ref, loaded, because, Expect(ref.pattern, loaded.sequence))
+                await self._log.append([message], derived_id(str(ref), CARRIED, str(loaded.sequence)))
+                return loaded
+            except (LostRace, RepeatedBatch):
+                continue
+        raise LostRace(ref.pattern, loaded.sequence)
+
     def _carry(self, decider: Decider[Any], ref: Ref, loaded: Loaded, because: Because, expect: Expect) -> Outgoing:
         oldest = (because.now - ORDERS_KEPT).isoformat()
         body = {

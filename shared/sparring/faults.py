@@ -6,7 +6,9 @@ import os
 import signal
 from typing import Literal
 
-Point = Literal["loaded", "decided", "appended", "reacted", "published", "acked", "projected"]
+Point = Literal[
+    "loaded", "decided", "appended", "reacted", "published", "acked", "projected", "carried", "stored", "recorded"
+]
 
 _armed = os.environ.get("SPARRING_TEST_FAULT", "")
 _passed: dict[str, int] = {}

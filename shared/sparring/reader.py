@@ -30,6 +30,7 @@ from sparring.contracts import fingerprint
 from sparring.decider import Reading
 from sparring.errors import BadInput, CannotAnswer, LogUnavailable
 from sparring.folding import fold
+from sparring.log.archived import ArchivedLog
 from sparring.log.interface import Raw
 from sparring.log.jetstream import JetStreamLog
 from sparring.log.slice import SliceLog
@@ -67,14 +68,14 @@ async def connect(
         raise BadInput(f"no NATS server answers at {place.url}: {error}; is `spar up` running?") from error
 
 
-async def open_log(nc: Client) -> tuple[JetStreamLog, str]:
-    """The log behind a connection, and its identity: the moment at which its stream was made."""
+async def open_log(nc: Client) -> tuple[ArchivedLog, str]:
+    """The log behind a connection, archive and stream as one, and its identity: the moment of its stream's birth."""
     info = await nc.jetstream(timeout=5).stream_info(EVENTS)
-    return JetStreamLog(nc), str(info.created)
+    return ArchivedLog(nc), str(info.created)
 
 
 # a log in which any moment can be found
-History = JetStreamLog | SliceLog
+History = ArchivedLog | SliceLog
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ async def history(place: Place) -> AsyncIterator[History]:
         return
     nc = await connect(place)
     try:
-        yield JetStreamLog(nc)
+        yield ArchivedLog(nc)
     finally:
         await nc.close()
 
@@ -125,7 +126,7 @@ class Reader:
             return await cls._of(None, SliceLog(place.slice), at)
         nc = await connect(place)
         try:
-            return await cls._of(nc, JetStreamLog(nc), at)
+            return await cls._of(nc, ArchivedLog(nc), at)
         except BaseException:
             await nc.close()
             raise

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sparring.contracts.base import Fact
-from sparring.decider import Command, Picture, Plan, Reaction, Recorded
+from sparring.decider import Command, Decider, Picture, Plan, Reaction, Recorded
 from sparring.read_model import ReadModel
 from sparring.streams import Durable, service_durables
 from sparring.subjects import filter_of
@@ -84,3 +84,12 @@ class Service:
     @property
     def package(self) -> str:
         return self.name.replace("-", "_")
+
+
+def _adopted(state: str, recorded: Recorded) -> str:
+    return str(getattr(recorded.fact, "hash", state))
+
+
+def settings_decider(service: str) -> Decider[str]:
+    """The settings that a service runs under: their hash."""
+    return Decider(service, "settings", "", _adopted)

@@ -37,6 +37,7 @@ from sparring.errors import LogUnavailable, LostRace, SparringError
 from sparring.faults import fault
 from sparring.hearing import Hearing
 from sparring.lease import Lease
+from sparring.log.archived import ArchivedLog
 from sparring.log.jetstream import JetStreamLog
 from sparring.options import Options, parse_options
 from sparring.probes import serve
@@ -279,7 +280,7 @@ class Shell:
 
     async def _prepare_copies(self) -> None:
         models, snapshots = self.service.read_models, Snapshots(self.nc, self.identity)
-        log = JetStreamLog(self.nc)
+        log = ArchivedLog(self.nc)
         self.copies = Copies(self.hearing, log, snapshots, self.service.name, models, self._folder, self.log)
         await self.copies.restore()
         await self.copies.serve(self.nc, self.replica)
@@ -289,7 +290,7 @@ class Shell:
         models = self.service.read_models
         name = hashlib.sha256(self.identity.encode()).hexdigest()[:8]
         return Hearing(
-            JetStreamLog(self.nc),
+            ArchivedLog(self.nc),
             self.service.picture,
             (lambda: Projection(folder / f"read-{name}.duckdb", models)) if models else None,
             checkpoint=folder / "picture.json",

@@ -47,6 +47,9 @@ def test_every_rule_of_a_read_model_hears_a_fact_that_exists() -> None:
 def test_every_fact_is_said_in_its_owners_source() -> None:
     silent = []
     for cls in FACTS.values():
+        if cls.owner == "archivist":
+            # `spar log archive` says it, and every reader of the log hears it
+            continue
         package = Path("services") / cls.owner / cls.owner.replace("-", "_")
         source = "\n".join(path.read_text() for path in package.rglob("*.py"))
         if cls.__name__ != "SettingsAdopted" and f"{cls.__name__}(" not in source and f"{cls.__name__}." not in source:

@@ -13,6 +13,7 @@ from sparring.cli import (
     doctor,
     events,
     health,
+    log,
     questions,
     rebuild,
     settings,
@@ -91,4 +92,5 @@ def build() -> typer.Typer:
     app.add_typer(work.record_app, name="record")
     app.add_typer(slots.app, name="slots")
     app.add_typer(dlq.app, name="dlq")
+    app.add_typer(log.app, name="log")
     return app

@@ -14,8 +14,8 @@ from sparring.cli.common import AsJson, Data, Nats, print_json
 from sparring.client import lane_of
 from sparring.errors import BadInput
 from sparring.hearing import heard
+from sparring.log.archived import ArchivedLog
 from sparring.log.interface import Raw
-from sparring.log.jetstream import JetStreamLog
 from sparring.log.slice import Slice, SliceLog, SliceWriter
 from sparring.place import SLICES, find
 from sparring.reader import connect, moment, open_log
@@ -61,7 +61,7 @@ async def _export(
         await nc.close()
 
 
-async def _between(log: JetStreamLog, start: int, end: int, lane: str) -> list[Raw]:
+async def _between(log: ArchivedLog, start: int, end: int, lane: str) -> list[Raw]:
     found: list[Raw] = []
     if end == 0:
         return found

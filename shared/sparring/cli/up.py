@@ -27,7 +27,7 @@ from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.pipeline import RegisterLane
 from sparring.errors import BadInput, LogUnavailable
 from sparring.lane_file import load_lanes
-from sparring.log.jetstream import JetStreamLog
+from sparring.log.archived import ArchivedLog
 from sparring.place import Place, recall, remember
 from sparring.projection import Projection
 from sparring.reader import Reader, connect
@@ -171,7 +171,7 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
         for spec in specs:
             await client.send(RegisterLane(lane=spec.name, spec=spec))
     nc = await nats.connect(run.place.url.split(","), name="spar up screen", max_reconnect_attempts=-1)
-    reader = Reader(nc, JetStreamLog(nc), Projection(":memory:", read_models()), None)
+    reader = Reader(nc, ArchivedLog(nc), Projection(":memory:", read_models()), None)
     following = asyncio.create_task(_follow(reader))
     try:
         return await _redraw(run, reader, stop, once, following)

@@ -4,6 +4,7 @@ import hashlib
 from functools import cache
 
 from sparring.contracts import (
+    archivist,
     health,
     lifecycle,
     node_agent,
@@ -22,6 +23,7 @@ __all__ = [
     "Message",
     "Order",
     "Part",
+    "archivist",
     "fingerprint",
     "health",
     "lifecycle",

@@ -104,8 +104,13 @@ def _unheard(services: Sequence[Service], facts: set[type[Fact]]) -> Iterator[Fi
     asked = {(cls.owner, cls.entity) for cls in ORDERS.values() if cls.__name__ in sent}
     for cls in sorted(facts - heard, key=lambda one: one.__name__):
         answers = cls.__name__.endswith("Refused") and (cls.owner, cls.entity) in asked
-        # the kernel itself folds which settings a service adopted
-        known = cls.__name__ in folded or cls.entity == "settings" or cls.owner.startswith("ext-")
+        # the kernel itself folds which settings a service adopted, and what was archived
+        known = (
+            cls.__name__ in folded
+            or cls.entity == "settings"
+            or cls.owner == "archivist"
+            or cls.owner.startswith("ext-")
+        )
         if not (answers or known):
             yield Finding("warning", f"fact {cls.__name__}", f"nobody hears {filter_of(cls)}",
                           "give it a read model's rule, a reaction or a place in a picture; or stop saying it")  # fmt: skip

@@ -67,7 +67,7 @@ def evolve(letter: DeadLetter, recorded: Recorded) -> DeadLetter:
     return letter
 
 
-LETTER = Decider("health", "dead-letter", DeadLetter(), evolve)
+LETTER = Decider("health", "dead-letter", DeadLetter(), evolve, closed=lambda one: one.state not in (None, *OPEN))
 
 
 def delay_s(redrives: int) -> float:

@@ -111,4 +111,4 @@ def _entered(state: Iteration, stage: str, step: str, at: datetime, deadline_at:
                    interruptions=0, checkpoint=None)  # fmt: skip
 
 
-ITERATION = Decider("pipeline", "iteration", Iteration(), evolve)
+ITERATION = Decider("pipeline", "iteration", Iteration(), evolve, closed=lambda one: one.stage == "closed")

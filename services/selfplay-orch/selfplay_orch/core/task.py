@@ -93,7 +93,7 @@ def evolve(task: Task, recorded: Recorded) -> Task:
     return task
 
 
-TASK = Decider("selfplay-orch", "task", Task(), evolve)
+TASK = Decider("selfplay-orch", "task", Task(), evolve, closed=lambda task: bool(task.state) and not task.open)
 
 
 def request(order: RequestTask, task: Task, ctx: Context) -> list[Fact]:

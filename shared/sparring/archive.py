@@ -1,0 +1,167 @@
+"""The archivist: carries open entities forward, writes older facts as Parquet, then purges the stream up to there.
+
+Each step is done again without harm: a run that was killed anywhere is finished by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js.errors import Error as JetStreamError
+
+from sparring.artifacts import ArtifactStore, sha256_of
+from sparring.catalogue import deciders
+from sparring.contracts.archivist import LogArchived, Segment
+from sparring.contracts.readings import ServiceBeat
+from sparring.decider import Decider, Recorded
+from sparring.entity_store import ORDERS_KEPT, Because, EntityStore
+from sparring.envelope import derived_id
+from sparring.errors import BadInput
+from sparring.faults import fault
+from sparring.log.archived import ARCHIVE, archived
+from sparring.log.interface import Raw
+from sparring.log.jetstream import JetStreamLog
+from sparring.log.slice import Slice, SliceWriter
+from sparring.readings import kind_of
+from sparring.streams import EVENTS, TELEMETRY
+from sparring.subjects import Ref, untoken
+
+FRESH_S = 15.0
+CARRIED_AT_ONCE = 64
+
+
+def _last(_: LogArchived | None, recorded: Recorded) -> LogArchived | None:
+    return recorded.fact if isinstance(recorded.fact, LogArchived) else None
+
+
+LOG: Decider[LogArchived | None] = Decider("archivist", "log", None, _last, LogArchived | None)
+
+
+@dataclass(frozen=True)
+class Archived:
+    """What a run did; `facts` is 0 when there was nothing to archive."""
+
+    through: int
+    facts: int
+    carried: int
+    dropped: int
+    bytes: int
+
+
+async def archive(
+    nc: Client, before: int, artifacts: ArtifactStore, identity: str, now: datetime, say: Callable[[str], None]
+) -> Archived:
+    """Moves everything up to the sequence `before` out of the stream.
+
+    Raises BadInput when somebody has not read that far, or when this user may not purge.
+    """
+    stream = JetStreamLog(nc)
+    known = await archived(stream)
+    done = known.through if known is not None else 0
+    if before <= done:
+        await _purge(nc, stream, done)
+        return Archived(done, 0, 0, 0, 0)
+    await _everyone_has_read(nc, before)
+    raws = await _between(stream, done + 1, before)
+    carried, dropped = await _carry(stream, raws, now, say)
+    with tempfile.TemporaryDirectory(prefix="spar-archive-") as folder:
+        file = Path(folder) / "segment.parquet"
+        await asyncio.to_thread(SliceWriter(file).write, Slice(identity, done + 1, before), raws)
+        sha256, size = await asyncio.to_thread(sha256_of, file)
+        url = await artifacts.put(file, sha256)
+    fault("stored")
+    say(f"{len(raws)} facts lie in {url} ({size / 1e6:.1f} MB)")
+    segment = Segment(first=done + 1, last=before, sha256=sha256, bytes=size, facts=len(raws), url=url)
+    earlier = known.segments if known is not None else ()
+    fact = LogArchived(through=before, segments=(*earlier, segment), carried=carried)
+    because = Because(source="archivist", now=now, id=derived_id("archive", identity, str(before)))
+    # somebody else who archived meanwhile has moved the entity: then nothing is said, and nothing is purged
+    outcome = await EntityStore(stream).execute(
+        [(LOG, "main")], lambda states: [fact] if states[ARCHIVE] == known else [], because
+    )
+    if not outcome.facts:
+        raise BadInput("another archivist was faster; look at `spar log status` and run it again")
+    fault("recorded")
+    await _purge(nc, stream, before)
+    return Archived(before, len(raws), carried, dropped, size)
+
+
+async def _between(stream: JetStreamLog, first: int, last: int) -> list[Raw]:
+    found: list[Raw] = []
+    async for batch in stream.follow(first - 1):
+        found += [raw for raw in batch if raw.sequence <= last]
+        if batch and batch[-1].sequence >= last:
+            break
+    return found
+
+
+async def _everyone_has_read(nc: Client, before: int) -> None:
+    js = nc.jetstream(timeout=5)
+    behind = []
+    for info in await js.consumers_info(EVENTS):
+        floor = info.ack_floor.stream_seq if info.ack_floor is not None else 0
+        handled = floor if info.num_pending or info.num_ack_pending else before
+        if info.config.durable_name and handled < before:
+            behind.append(f"consumer {info.name} has handled {floor}")
+    for raw in await JetStreamLog(nc, stream=TELEMETRY).last_of_each("tel.*.heartbeat"):
+        if kind_of(raw.subject) is not ServiceBeat:
+            continue
+        beat = ServiceBeat.model_validate_json(raw.body)
+        age_s = (datetime.now(raw.at.tzinfo) - raw.at).total_seconds()
+        if age_s < FRESH_S and beat.position < before:
+            behind.append(f"{beat.service}/{beat.replica} has read {beat.position}")
+    if behind:
+        raise BadInput(f"--before {before}: not everyone has read that far: {'; '.join(behind)}; wait, or archive less")
+
+
+async def _carry(
+    stream: JetStreamLog, raws: Sequence[Raw], now: datetime, say: Callable[[str], None]
+) -> tuple[int, int]:
+    """Every entity whose facts are about to leave stays in the stream as one message, unless it is over for good."""
+    newest = {entity: raw.at for raw in raws if (entity := _entity(raw)) is not None}
+    store, room = EntityStore(stream), asyncio.Semaphore(CARRIED_AT_ONCE)
+    because = Because(source="archivist", now=now, id="archive")
+    known = deciders()
+
+    async def one(ref: Ref, last_at: datetime) -> bool:
+        async with room:
+            decider = LOG if ref == ARCHIVE else known.get((ref.owner, ref.entity))
+            if decider is None:
+                raise BadInput(
+                    f"{ref}: no installed service knows how to carry this entity forward; install {ref.owner}"
+                )
+            state = (await store.state(decider, ref.id)).state
+            if now - last_at > ORDERS_KEPT and decider.closed(state):
+                return False
+            await store.carry_forward(decider, ref.id, because)
+            return True
+
+    kept = await asyncio.gather(*(one(ref, at) for ref, at in newest.items() if ref != ARCHIVE))
+    fault("carried")
+    say(f"{sum(kept)} entities carried forward, {len(kept) - sum(kept)} are over for good")
+    return sum(kept), len(kept) - sum(kept)
+
+
+def _entity(raw: Raw) -> Ref | None:
+    """The entity of a fact; users' own facts are carried by nobody: their owners keep no state here."""
+    _, owner, entity, id, _ = raw.subject.split(".", 4)
+    return None if owner.startswith("ext-") else Ref(owner, entity, untoken(id))
+
+
+async def _purge(nc: Client, stream: JetStreamLog, through: int) -> None:
+    if await stream.begin() >= through:
+        return
+    try:
+        await nc.jetstream(timeout=60).purge_stream(EVENTS, seq=through + 1)
+    except (nats.errors.Error, JetStreamError, TimeoutError) as error:
+        raise BadInput(
+            f"the facts up to {through} are archived, and the stream was not purged: {error!r}; "
+            "purging is the archivist's permission alone: give --creds of that user and run it again"
+        ) from error

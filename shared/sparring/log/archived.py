@@ -1,0 +1,134 @@
+"""Archive and stream as one log: what was purged is read from its segments, what follows from the stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from nats.aio.client import Client
+
+from sparring.artifacts import open_store
+from sparring.contracts.archivist import LogArchived, Segment
+from sparring.envelope import recorded
+from sparring.errors import LogUnavailable
+from sparring.log.interface import Outgoing, Raw
+from sparring.log.jetstream import JetStreamLog
+from sparring.log.memory import matches
+from sparring.log.slice import SliceLog
+from sparring.subjects import Ref
+
+ARCHIVE = Ref("archivist", "log", "main")
+
+
+def segments_folder() -> Path:
+    """Where this machine keeps segments that it has read; each is named by its hash."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "sparring" / "segments"
+
+
+async def archived(stream: JetStreamLog) -> LogArchived | None:
+    """What was archived so far; None before the first time."""
+    raws = await stream.load(ARCHIVE.pattern)
+    found = [raw for raw in raws if raw.subject.endswith(".LogArchived")]
+    if not found:
+        return None
+    last = found[-1]
+    fact = recorded(last.sequence, last.subject, last.headers, last.body, last.at).fact
+    assert isinstance(fact, LogArchived)
+    return fact
+
+
+class ArchivedLog:
+    """The whole log. Appends and the owners' loads stay with the stream: an open entity's state was carried there."""
+
+    def __init__(self, nc: Client) -> None:
+        self._nc, self.stream = nc, JetStreamLog(nc)
+
+    async def _segments(self, after: int) -> list[Segment]:
+        """Those with facts past the sequence. Raises LogUnavailable when facts are neither here nor there."""
+        told = await archived(self.stream)
+        through = told.through if told is not None else 0
+        purged = await self.stream.begin()
+        if max(after, through) < purged:
+            raise LogUnavailable(
+                f"facts {max(after, through) + 1} to {purged} are neither in the stream nor in the archive; "
+                "somebody purged EVENTS by hand: restore the server's store from a backup"
+            )
+        return [one for one in told.segments if one.last > after] if told is not None else []
+
+    async def _file(self, segment: Segment) -> SliceLog:
+        path = segments_folder() / f"{segment.sha256}.parquet"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            home = segment.url.rpartition("/")[0]
+            await (await open_store(home, self._nc.jetstream(timeout=10))).get(segment.url, path)
+        return await asyncio.to_thread(SliceLog, path)
+
+    async def follow(self, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
+        for segment in await self._segments(after):
+            file = await self._file(segment)
+            batches = file.raws(after)
+            while batch := await asyncio.to_thread(next, batches, None):
+                yield _heard(batch, filters)
+            after = max(after, segment.last)
+        feed = self.stream.follow(after, filters)
+        try:
+            async for batch in feed:
+                yield batch
+        finally:
+            await feed.aclose()  # type: ignore[attr-defined]
+
+    async def append(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
+        return await self.stream.append(batch, batch_id)
+
+    async def load(self, pattern: str, after: int = 0) -> list[Raw]:
+        found: list[Raw] = []
+        for segment in await self._segments(after):
+            file = await self._file(segment)
+            found += await asyncio.to_thread(_matching, file.raws(after), pattern)
+            after = max(after, segment.last)
+        return found + await self.stream.load(pattern, after)
+
+    async def last(self, pattern: str) -> int:
+        here = await self.stream.last(pattern)
+        if here:
+            return here
+        found = await self.load(pattern)
+        return found[-1].sequence if found else 0
+
+    async def end(self) -> int:
+        return await self.stream.end()
+
+    async def get(self, sequence: int) -> Raw | None:
+        """The first message at or after the sequence."""
+        for segment in await self._segments(sequence - 1):
+            file = await self._file(segment)
+            raw = await file.get(sequence)
+            if raw is not None:
+                return raw
+        return await self.stream.get(sequence)
+
+    async def first_since(self, moment: datetime) -> int | None:
+        """The sequence of the first message stored at or after the moment."""
+        for segment in await self._segments(0):
+            found = await (await self._file(segment)).first_since(moment)
+            if found is not None:
+                return found
+        return await self.stream.first_since(moment)
+
+    async def identity(self) -> str:
+        """Which log this is: the moment at which its stream was made."""
+        answer = await self._nc.request("$JS.API.STREAM.INFO.EVENTS", b"", timeout=5)
+        return str(json.loads(answer.data)["created"])
+
+
+def _heard(batch: Iterable[Raw], filters: Sequence[str]) -> list[Raw]:
+    return [raw for raw in batch if not filters or any(matches(one, raw.subject) for one in filters)]
+
+
+def _matching(batches: Iterator[list[Raw]], pattern: str) -> list[Raw]:
+    return [raw for batch in batches for raw in batch if matches(pattern, raw.subject)]

@@ -1,0 +1,248 @@
+"""What is archived leaves the stream and no answer changes: not of a read, not of an entity, not after a kill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+import pytest_asyncio
+from nats.aio.client import Client
+from typer.testing import CliRunner
+
+from selfplay_orch.core.task import TASK
+from sparring import clock, faults
+from sparring.archive import archive
+from sparring.artifacts import open_store
+from sparring.catalogue import deciders, read_models
+from sparring.cli.app import build
+from sparring.contracts import FACTS
+from sparring.contracts.base import Fact
+from sparring.contracts.health import NodeJoined
+from sparring.contracts.parts import TaskSpec
+from sparring.contracts.selfplay_orch import TaskAssigned, TaskFinished, TaskRequested, TaskStarted
+from sparring.contracts.training_slots import SlotClaimed, SlotReleased
+from sparring.decider import Decider
+from sparring.entity_store import ORDERS_KEPT, Because, EntityStore
+from sparring.errors import BadInput, LogUnavailable
+from sparring.hearing import whole
+from sparring.log import JetStreamLog
+from sparring.log.archived import ArchivedLog
+from sparring.projection import Projection
+from sparring.server import EmbeddedServer
+from sparring.subjects import ref_of
+from sparring.testing import at, eventually
+from sparring.testing.processes import call
+from sparring.topology import declare_topology
+from training_slots.core.evolve import POOL
+
+READS = ("status", "nodes", "tasks", "slots", "health", "events", "sql 'from orch_tasks'", "sql 'from slots_pool'")
+MOMENTS = (["--at", "12"], ["--at", "3"], ["--at", "6"])
+SPEC = TaskSpec(kind="export", lane="hex", seed=1, argv=("x",), timeout_s=600.0)
+
+
+async def tell(store: EntityStore, *facts: Fact, id: str, order: str = "") -> None:
+    decider: Decider[Any] = deciders()[facts[0].owner, facts[0].entity]
+    because = Because(source="test", now=clock.now(), id=id, order=order)
+    await store.execute([(decider, facts[0].id)], lambda _: list(facts), because, verify=False)
+
+
+async def story(nc: Client) -> None:
+    """Twelve facts: a task that is over, one that runs, a pool whose slot went round, two nodes."""
+    store = EntityStore(JetStreamLog(nc))
+    for number in (1, 2):
+        await tell(
+            store, TaskRequested(task=f"t{number}", spec=SPEC, by="pipeline"), id=f"r{number}", order=f"order-{number}"
+        )
+        assigned = TaskAssigned(task=f"t{number}", attempt=1, node="n1", boot="b", seat_limit=2)
+        await tell(store, assigned, id=f"a{number}")
+        await tell(store, TaskStarted(task=f"t{number}", attempt=1, node="n1"), id=f"s{number}")
+    await tell(store, TaskFinished(task="t1", attempt=1, node="n1", kind="export", lane="hex", seconds=1, files=(),
+                                   evidence={"positions": 1}), id="f1")  # fmt: skip
+    claimed = SlotClaimed(lane="hex", holder="h1", until=at(90), waited_s=0, held=1, limit=3)
+    await tell(store, claimed, id="c1")
+    await tell(store, SlotReleased(lane="hex", token=8, held_s=1), id="c2")
+    await tell(store, claimed.model_copy(update={"holder": "h2"}), id="c3")
+    for node in ("n1", "n2"):
+        joined = NodeJoined(node=node, boot="b", build="1", compatible=True, ephemeral=False, tags=(), kinds=(),
+                            machine=node, cores=8, memory_bytes=2**35, gpus=(), seats=2)  # fmt: skip
+        await tell(store, joined, id=f"j{node}")
+
+
+@pytest_asyncio.fixture
+async def told(nc: Client) -> AsyncIterator[Client]:
+    await story(nc)
+    assert await JetStreamLog(nc).end() == 12
+    yield nc
+
+
+async def up_to(nc: Client, before: int, *, later: timedelta = timedelta()) -> Any:
+    log = ArchivedLog(nc)
+    store = await open_store("nats://ARTIFACTS", nc.jetstream())
+    return await archive(nc, before, store, await log.identity(), clock.now() + later, lambda _: None)
+
+
+def answers(url: str) -> list[Any]:
+    """Every read at every moment, without what depends on when it was asked and on how long the stream is."""
+    found = []
+    for read in READS:
+        name, _, rest = read.partition(" '")
+        for moment in MOMENTS:
+            done = CliRunner().invoke(
+                build(), [name, *([rest.rstrip("'")] if rest else []), "--json", *moment, "--nats", url]
+            )
+            lines = (
+                [json.loads(line) for line in done.output.splitlines()] if not done.exception else [str(done.exception)]
+            )
+            found.append([_plain(line) for line in lines])
+    return found
+
+
+def _plain(value: Any) -> Any:
+    gone = {"age_s", "behind_s", "as_of", "at"}
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items() if key not in gone}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
+
+
+async def states(nc: Client) -> dict[str, Any]:
+    """What an owner that starts anew knows of each entity, and whether it is there."""
+    store = EntityStore(JetStreamLog(nc))
+    found = {}
+    for ref in {ref_of(one.fact) for one in await whole(ArchivedLog(nc)) if one.fact.owner != "archivist"}:
+        decider = deciders()[ref.owner, ref.entity]
+        found[str(ref)] = (await store.state(decider, ref.id)).state, await store.exists(decider, ref.id)
+    return found
+
+
+def test_every_entity_has_a_decider_that_can_carry_it() -> None:
+    entities = {(cls.owner, cls.entity) for cls in FACTS.values() if cls.owner != "archivist"}
+    assert entities - set(deciders()) == set()
+
+
+async def test_no_answer_changes_when_facts_move_into_the_archive(server: EmbeddedServer, told: Client) -> None:
+    assert server.address is not None
+    url = server.address.url
+    before, known = await asyncio.to_thread(answers, url), await states(told)
+    done = await up_to(told, 9)
+    assert (done.through, done.facts, done.dropped) == (9, 9, 0)
+    assert await JetStreamLog(told).begin() == 9
+    assert await asyncio.to_thread(answers, url) == before
+    assert await states(told) == known
+    # the pool's two later facts lie in the stream behind its carried state: nothing was counted twice
+    assert known["Ref(owner='training-slots', entity='pool', id='main')"][0].held["hex"].holder == "h2"
+    facts = await whole(ArchivedLog(told))
+    assert [one.sequence for one in facts][:12] == list(range(1, 13))
+
+
+async def test_tables_folded_from_archive_and_stream_are_those_of_before(told: Client) -> None:
+    async def rows() -> list[Any]:
+        projection = Projection(":memory:", read_models())
+        async for batch in ArchivedLog(told).follow(0):
+            projection.apply([raw for raw in batch if raw.sequence <= 12])
+            if batch and batch[-1].sequence >= 12:
+                break
+        return [sorted(projection.con.execute(f"from {name}").fetchall(), key=repr) for name in projection.tables()]
+
+    before = await rows()
+    await up_to(told, 7)
+    assert await rows() == before
+    await up_to(told, 12)
+    assert await rows() == before
+
+
+async def test_an_order_that_is_in_the_archive_is_still_obeyed_once(told: Client) -> None:
+    await up_to(told, 12)
+    again = Because(source="test", now=clock.now(), id="order-2", order="order-2")
+    store = EntityStore(JetStreamLog(told))
+    outcome = await store.execute([(TASK, "t2")], lambda _: [TaskRequested(task="t2", spec=SPEC, by="x")], again)
+    assert outcome.repeated
+    released = SlotReleased(lane="hex", token=10, held_s=1)
+    await tell(store, released, id="after")
+    assert (await store.state(POOL, "main")).state.held == {}
+
+
+async def test_what_is_over_for_good_leaves_once_no_redelivery_is_possible(told: Client) -> None:
+    done = await up_to(told, 12, later=ORDERS_KEPT + timedelta(hours=1))
+    assert done.dropped == 1, "t1 is finished; t2, the pool and the nodes are not over"
+    stream, store = JetStreamLog(told), EntityStore(JetStreamLog(told))
+    assert await stream.last(TASK.ref("t1").pattern) == 0
+    assert (await store.state(TASK, "t2")).state.state == "started"
+    assert [one.fact.task for one in await whole(ArchivedLog(told)) if isinstance(one.fact, TaskFinished)] == ["t1"]
+
+
+async def test_nobody_skips_what_was_purged_by_hand(told: Client) -> None:
+    await told.jetstream().purge_stream("EVENTS", seq=5)
+    with pytest.raises(LogUnavailable, match="neither in the stream nor in the archive"):
+        await whole(ArchivedLog(told))
+
+
+# ---- killed on the way
+
+
+async def killed(url: str, point: str) -> None:
+    """An archivist that dies at the point."""
+    nc = await nats.connect(url)
+    faults.arm(point)
+    await up_to(nc, 9)
+
+
+@pytest.mark.parametrize("point", ["carried", "stored", "recorded"])
+async def test_killed_in_the_middle_it_is_finished_by_the_next_run(
+    server: EmbeddedServer, told: Client, tmp_path: Path, point: str
+) -> None:
+    assert server.address is not None
+    url = server.address.url
+    before, known = await asyncio.to_thread(answers, url), await states(told)
+    process = call(Path(__file__), "killed", url, point, log=tmp_path / "archivist.log")
+    await eventually(lambda: not process.is_alive(), within_s=40)
+    assert process.exitcode == -9, (tmp_path / "archivist.log").read_text()
+    assert await JetStreamLog(told).begin() == 0, "nothing is purged before it is recorded"
+    assert await asyncio.to_thread(answers, url) == before
+    assert await states(told) == known
+    await up_to(told, 9)
+    assert await JetStreamLog(told).begin() == 9
+    assert await asyncio.to_thread(answers, url) == before
+    assert await states(told) == known
+
+
+# ---- who may purge
+
+USERS = """
+authorization {
+  users = [
+    {user: service, password: s, permissions: {publish: {deny: ["$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.DELETE.>"]}}}
+    {user: archivist, password: a}
+  ]
+}
+"""
+
+
+async def test_only_the_archivist_may_purge(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, more=USERS)
+    url = server.start().url
+    try:
+        refusals: list[str] = []
+
+        async def heard(error: Exception) -> None:
+            refusals.append(str(error))
+
+        service = await nats.connect(url, user="service", password="s", error_cb=heard)
+        await declare_topology(service)
+        await story(service)
+        with pytest.raises(BadInput, match="purging is the archivist's permission alone"):
+            await asyncio.wait_for(up_to(service, 9), 90)
+        assert any("permissions violation" in text for text in refusals)
+        assert await JetStreamLog(service).begin() == 0
+        archivist = await nats.connect(url, user="archivist", password="a")
+        await up_to(archivist, 9)
+        assert await JetStreamLog(service).begin() == 9
+        await service.close()
+        await archivist.close()
+    finally:
+        server.kill()
