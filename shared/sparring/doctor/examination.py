@@ -23,7 +23,9 @@ from sparring.doctor.processes import MOST_SKEW_S, Beat, processes
 from sparring.doctor.wiring import unwired
 from sparring.errors import LogUnavailable, Permanent
 from sparring.hearing import heard, until
-from sparring.invariants import AppendsAreGuarded, Watch
+from sparring.invariants import Watch
+from sparring.log.archived import ArchivedLog
+from sparring.log.guards import GuardCheck
 from sparring.log.jetstream import JetStreamLog
 from sparring.readings import kind_of
 from sparring.streams import TELEMETRY
@@ -142,8 +144,8 @@ async def _clock(look: Examination) -> AsyncIterator[Finding]:
 
 async def _invariants(look: Examination) -> AsyncIterator[Finding]:
     """What must hold over any log; one pass, whatever its length."""
-    log = JetStreamLog(look.nc)
-    watch, guards, end = Watch(), AppendsAreGuarded(await log.begin()), await log.end()
+    log = ArchivedLog(look.nc)
+    watch, guards, end = Watch(), GuardCheck(), await log.end()
     async for batch in until(log, end):
         for raw in batch:
             for text in _broken(watch, guards, raw):
@@ -152,9 +154,9 @@ async def _invariants(look: Examination) -> AsyncIterator[Finding]:
                 )
 
 
-def _broken(watch: Watch, guards: AppendsAreGuarded, raw: Any) -> Iterator[str]:
-    for text in guards.apply(raw):
-        yield f"{guards.name}: {text}"
+def _broken(watch: Watch, guards: GuardCheck, raw: Any) -> Iterator[str]:
+    for text in guards.take([raw]):
+        yield f"AppendsAreGuarded: {text}"
     try:
         one = heard(raw)
     except Permanent as error:

@@ -15,7 +15,6 @@ from sparring.invariants.effects import (
     NoVerdictWithoutGames,
     TokensRise,
 )
-from sparring.invariants.guards import AppendsAreGuarded
 from sparring.invariants.limits import EveryWaitHasADeadline, LeasesAreDisjoint, LimitsAreKept
 from sparring.invariants.rule import Handler, Invariant
 
@@ -60,7 +59,6 @@ def violations(log: Iterable[Recorded], *kinds: type[Invariant]) -> list[str]:
 
 __all__ = [
     "INVARIANTS",
-    "AppendsAreGuarded",
     "AttemptsRise",
     "DataSetsHoldWhatWasAdmitted",
     "EveryWaitHasADeadline",
