@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-import health.core.plan
 import selfplay_orch.core.selfplay
 from selfplay_orch.core.selfplay import Turns
 from sparring.simulation import Cluster
@@ -35,7 +34,7 @@ def test_a_lane_that_never_gets_its_turn_is_noticed(monkeypatch: pytest.MonkeyPa
 
 def test_a_milder_level_for_worse_input_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     flickering = lambda depth, limits, before: "none" if before != "none" else "soft" if depth else "none"  # noqa: E731
-    monkeypatch.setattr(health.core.plan, "next_level", flickering)
+    monkeypatch.setattr("health.core.queues.next_level", flickering)
     cluster = Cluster(quick(1, nodes=2))
     cluster.run(50)
     cluster.leads["pipeline"] = set()

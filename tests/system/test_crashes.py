@@ -26,9 +26,9 @@ NEVER = {("training-slots", "published"), ("training-slots", "published:2"), ("t
          ("health", "published:2")}  # fmt: skip
 
 
-async def keep_alive(replica: Replica, deaths: list[int]) -> None:
-    """Starts the service again without the fault, as a supervisor does."""
-    while True:
+async def keep_alive(replica: Replica, deaths: list[int], over: asyncio.Event) -> None:
+    """Starts the service again without the fault, as a supervisor does, until the story is told."""
+    while not over.is_set():
         if not replica.running:
             died = replica.died_of()
             if died is not None:
@@ -44,7 +44,8 @@ async def told(service: str, fault: str, folder: Path) -> tuple[Counter[str], li
         stage = await stories.Stage.set(server.address.url, service)
         replica, deaths = Replica(app_of(service), server.address.url, folder), list[int]()
         await asyncio.to_thread(replica.start, fault)
-        watching = asyncio.create_task(keep_alive(replica, deaths))
+        over = asyncio.Event()
+        watching = asyncio.create_task(keep_alive(replica, deaths, over))
         try:
             await stories.STORIES[service](stage)
             await stage.quiet()
@@ -52,7 +53,9 @@ async def told(service: str, fault: str, folder: Path) -> tuple[Counter[str], li
                 await stories.eventually(lambda: bool(deaths), within_s=30, what="the point is reached")
                 await stories.eventually(lambda: replica.running, within_s=30)
         finally:
-            watching.cancel()
+            # a start that is under way ends first
+            over.set()
+            await watching
             await asyncio.to_thread(replica.stop)
         raws = [raw async for batch in _all(stage) for raw in batch]
         stories.same_rows_as_rebuilt(service, folder, raws)

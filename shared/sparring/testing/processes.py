@@ -87,8 +87,9 @@ class Replica:
         argv = ["--nats", self.url, "--data", str(self.data), "--replica", self.replica]
         log = self.data / f"{Path(self.where).name.partition('.')[0]}-{self.replica}.log"
         arguments = (self.where, argv, fault, dict(self.environ), str(log))
-        self.process = _context().Process(target=_serve, args=arguments, daemon=True)
-        self.process.start()
+        process = _context().Process(target=_serve, args=arguments, daemon=True)
+        process.start()
+        self.process = process
         return self
 
     @property
