@@ -133,8 +133,8 @@ class Reader:
 
     @classmethod
     async def _of(cls, nc: Client | None, log: History, at: str | None) -> Self:
-        target = await _moment(log, at)
         cache = cache_folder() / await _identity(nc, log)
+        target = await _moment(log, at)
         reader = cls._begin(nc, log, cache, target)
         await reader.catch_up(target)
         reader._remember(cache)
