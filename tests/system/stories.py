@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -262,7 +263,7 @@ async def slots(stage: Stage) -> None:
 async def custody(stage: Stage) -> None:
     store = await open_store("nats://ARTIFACTS", stage.js)
     await stage.fact(joined())
-    folder = Path("/tmp")
+    folder = Path(tempfile.mkdtemp(prefix="story-"))
     for name in ("t1", "t2", "t3"):
         content = f"games of {name}".encode()
         order = batch(name, content)

@@ -26,14 +26,14 @@ NEVER = {("training-slots", "published"), ("training-slots", "published:2"), ("t
          ("health", "published:2")}  # fmt: skip
 
 
-async def keep_alive(replica: Replica, deaths: list[int], over: asyncio.Event) -> None:
-    """Starts the service again without the fault, as a supervisor does, until the story is told."""
+async def keep_alive(replica: Replica, fault: str, deaths: list[int], over: asyncio.Event) -> None:
+    """Starts the service again as a supervisor does, until the story is told; without the fault once it died of it."""
     while not over.is_set():
         if not replica.running:
             died = replica.died_of()
             if died is not None:
                 deaths.append(died)
-            await asyncio.to_thread(replica.start)
+            await asyncio.to_thread(replica.start, "" if deaths else fault)
         await asyncio.sleep(0.02)
 
 
@@ -45,7 +45,7 @@ async def told(service: str, fault: str, folder: Path) -> tuple[Counter[str], li
         replica, deaths = Replica(app_of(service), server.address.url, folder), list[int]()
         await asyncio.to_thread(replica.start, fault)
         over = asyncio.Event()
-        watching = asyncio.create_task(keep_alive(replica, deaths, over))
+        watching = asyncio.create_task(keep_alive(replica, fault, deaths, over))
         try:
             await stories.STORIES[service](stage)
             await stage.quiet()
