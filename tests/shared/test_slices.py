@@ -153,7 +153,7 @@ def test_what_changed_is_told_in_sentences(url: str) -> None:
     code, text = spar("diff", "2", "--nats", url)
     assert code == 0
     for sentence in ("hex: +10 games, +100 positions", "node n1: not there → healthy", "node n2: not there → lost",
-                     "hex: free → held hex-1-1", "alarm node-n2 raised, warning: node n2 is lost", "from 2 to 9: 7 facts"):  # fmt: skip
+                     "hex: free → held by hex-1-1", "alarm node-n2 raised, warning: node n2 is lost", "from 2 to 9: 7 facts"):  # fmt: skip
         assert sentence in text, text
     assert "nothing changed" in spar("diff", "9", "9", "--nats", url)[1]
     told = json.loads(spar("diff", "6", "9", "--json", "--nats", url)[1])

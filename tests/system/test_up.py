@@ -28,3 +28,16 @@ def test_what_a_killed_up_leaves_ends_by_itself_and_the_next_one_goes_on(tmp_pat
     with cluster.up(tmp_path, "--once", "1") as again:
         assert again.wait() == 0, again.text
     assert processes_of(one.data) == []
+
+
+def test_an_impatient_person_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Ctrl-C again and again while it drains: the server and all processes are gone all the same."""
+    with cluster.up(tmp_path, "--agents", "1") as one:
+        cluster.wait_for(lambda: "a_2p-1" in one.text)
+        one.process.send_signal(signal.SIGINT)
+        cluster.wait_for(lambda: "draining" in one.text)
+        for _ in range(3):
+            one.process.send_signal(signal.SIGINT)
+        assert one.wait() == 0, one.text
+        assert "everything is on disk" in one.text
+    assert processes_of(one.data) == []

@@ -100,11 +100,13 @@ def _slots(before: Reader, after: Reader) -> Iterable[str]:
     sql = "select lane, state, holder from slots_pool"
     old = _by(before, "lane", sql)
     for lane, row in sorted(_by(after, "lane", sql).items()):
-        was = old.get(lane, {"state": "free", "holder": ""})
-        if (row["state"], row["holder"]) != (was["state"], was["holder"]):
-            yield f"{lane}: {was['state']} {was['holder'] or ''} → {row['state']} {row['holder'] or ''}".replace(
-                "  ", " "
-            ).rstrip()
+        was, now = (_slot(one) for one in (old.get(lane, {"state": "free", "holder": ""}), row))
+        if now != was:
+            yield f"{lane}: {was} → {now}"
+
+
+def _slot(row: Mapping[str, Any]) -> str:
+    return f"held by {row['holder']}" if row["state"] == "held" else str(row["state"])
 
 
 def _trouble(before: Reader, after: Reader) -> Iterable[str]:

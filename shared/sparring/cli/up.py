@@ -257,7 +257,12 @@ def _promotions(reader: Reader) -> Rows:
 
 
 def _drain(run: Run) -> None:
-    """Agents first, so that services still hear their last reports; the server last."""
+    """Agents first, so that services still hear their last reports; the server last.
+
+    Another Ctrl-C in between would leave the server and half of the processes behind: each has its own time limit.
+    """
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)
     run.screen.say("draining: agents save what runs, then the services, then the server")
     run.supervisor.stop(run.agents, within_s=75)
     run.supervisor.stop(within_s=25)
