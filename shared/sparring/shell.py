@@ -322,8 +322,7 @@ class Shell:
                 durable.filters[0] if len(durable.filters) == 1 else "",
                 stream=JStream(durable.stream, declare=False),
                 durable=durable.name,
-                # one by one: a fetch of several can stall for its whole timeout; the workers run side by side
-                pull_sub=PullSub(batch_size=1, timeout=1.0),
+                pull_sub=PullSub(batch_size=at_once, timeout=1.0),
                 config=consumer_config(durable),
                 ack_policy=AckPolicy.MANUAL,
                 inbox_prefix=f"_INBOX.{self.service.package}".encode(),
