@@ -70,12 +70,16 @@ async def archive(
         return Archived(done, 0, 0, 0, 0)
     await _everyone_has_read(nc, before)
     raws = await _between(stream, done + 1, before)
-    carried, dropped = await _carry(stream, raws, now, say)
+    carried, dropped = await _carry(stream, raws, before, now, say)
     with tempfile.TemporaryDirectory(prefix="spar-archive-") as folder:
         file = Path(folder) / "segment.parquet"
         await asyncio.to_thread(SliceWriter(file).write, Slice(identity, done + 1, before), raws)
         sha256, size = await asyncio.to_thread(sha256_of, file)
         url = await artifacts.put(file, sha256)
+    if await artifacts.digest(url) != (sha256, size):
+        raise BadInput(
+            f"{url} does not hold what was written: nothing was purged; look at the store, delete it there, run again"
+        )
     fault("stored")
     say(f"{len(raws)} facts lie in {url} ({size / 1e6:.1f} MB)")
     segment = Segment(first=done + 1, last=before, sha256=sha256, bytes=size, facts=len(raws), url=url)
@@ -122,7 +126,7 @@ async def _everyone_has_read(nc: Client, before: int) -> None:
 
 
 async def _carry(
-    stream: JetStreamLog, raws: Sequence[Raw], now: datetime, say: Callable[[str], None]
+    stream: JetStreamLog, raws: Sequence[Raw], before: int, now: datetime, say: Callable[[str], None]
 ) -> tuple[int, int]:
     """Every entity whose facts are about to leave stays in the stream as one message, unless it is over for good."""
     newest = {entity: raw.at for raw in raws if (entity := _entity(raw)) is not None}
@@ -137,8 +141,10 @@ async def _carry(
                 raise BadInput(
                     f"{ref}: no installed service knows how to carry this entity forward; install {ref.owner}"
                 )
-            state = (await store.state(decider, ref.id)).state
-            if now - last_at > ORDERS_KEPT and decider.closed(state):
+            loaded = await store.state(decider, ref.id)
+            # facts that stay in the stream need a state to be folded on
+            leaves = loaded.sequence <= before and now - last_at > ORDERS_KEPT
+            if leaves and decider.closed(loaded.state):
                 return False
             await store.carry_forward(decider, ref.id, because)
             return True

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from selfplay_orch.core.task import TASK
 from sparring import clock, faults
 from sparring.archive import archive
-from sparring.artifacts import open_store
+from sparring.artifacts import JetStreamStore, open_store
 from sparring.catalogue import deciders, read_models
 from sparring.cli.app import build
 from sparring.contracts import FACTS
@@ -32,7 +32,7 @@ from sparring.entity_store import ORDERS_KEPT, Because, EntityStore
 from sparring.errors import BadInput, LogUnavailable
 from sparring.hearing import whole
 from sparring.log import JetStreamLog
-from sparring.log.archived import ArchivedLog
+from sparring.log.archived import ArchivedLog, archived
 from sparring.projection import Projection
 from sparring.server import EmbeddedServer
 from sparring.subjects import ref_of
@@ -174,6 +174,29 @@ async def test_what_is_over_for_good_leaves_once_no_redelivery_is_possible(told:
     assert await stream.last(TASK.ref("t1").pattern) == 0
     assert (await store.state(TASK, "t2")).state.state == "started"
     assert [one.fact.task for one in await whole(ArchivedLog(told)) if isinstance(one.fact, TaskFinished)] == ["t1"]
+
+
+async def test_what_is_over_is_carried_while_it_has_facts_in_the_stream(told: Client) -> None:
+    """Dropped, its later facts would be folded from nothing."""
+    late = TaskFinished(task="t1", attempt=1, node="n1", kind="export", lane="hex", seconds=1, files=(),
+                        evidence={"positions": 1}, superseded=True)  # fmt: skip
+    await tell(EntityStore(JetStreamLog(told)), late, id="late")
+    known = await states(told)
+    done = await up_to(told, 12, later=ORDERS_KEPT + timedelta(hours=1))
+    assert done.dropped == 0
+    assert await states(told) == known
+
+
+async def test_nothing_is_purged_on_the_word_of_a_damaged_segment(told: Client) -> None:
+    class Rotten(JetStreamStore):
+        async def digest(self, url: str) -> tuple[str, int]:
+            _, size = await super().digest(url)
+            return "0" * 64, size
+
+    with pytest.raises(BadInput, match="does not hold what was written"):
+        await archive(told, 9, Rotten(told.jetstream()), "log", clock.now(), lambda _: None)
+    assert await JetStreamLog(told).begin() == 0
+    assert await archived(JetStreamLog(told)) is None
 
 
 async def test_nobody_skips_what_was_purged_by_hand(told: Client) -> None:
