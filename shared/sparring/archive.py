@@ -26,11 +26,11 @@ from sparring.envelope import derived_id
 from sparring.errors import BadInput
 from sparring.faults import fault
 from sparring.log.archived import ARCHIVE, archived
-from sparring.log.interface import Raw
+from sparring.log.interface import Raw, until
 from sparring.log.jetstream import JetStreamLog
 from sparring.log.slice import Slice, SliceWriter
-from sparring.readings import kind_of
-from sparring.streams import EVENTS, TELEMETRY
+from sparring.readings import stored
+from sparring.streams import EVENTS
 from sparring.subjects import Ref, untoken
 
 FRESH_S = 15.0
@@ -69,7 +69,7 @@ async def archive(
         await _purge(nc, stream, done)
         return Archived(done, 0, 0, 0, 0)
     await _everyone_has_read(nc, before)
-    raws = await _between(stream, done + 1, before)
+    raws = [raw async for batch in until(stream, before, done) for raw in batch]
     carried, dropped = await _carry(stream, raws, before, now, say)
     with tempfile.TemporaryDirectory(prefix="spar-archive-") as folder:
         file = Path(folder) / "segment.parquet"
@@ -97,15 +97,6 @@ async def archive(
     return Archived(before, len(raws), carried, dropped, size)
 
 
-async def _between(stream: JetStreamLog, first: int, last: int) -> list[Raw]:
-    found: list[Raw] = []
-    async for batch in stream.follow(first - 1):
-        found += [raw for raw in batch if raw.sequence <= last]
-        if batch and batch[-1].sequence >= last:
-            break
-    return found
-
-
 async def _everyone_has_read(nc: Client, before: int) -> None:
     js = nc.jetstream(timeout=5)
     behind = []
@@ -114,12 +105,9 @@ async def _everyone_has_read(nc: Client, before: int) -> None:
         handled = floor if info.num_pending or info.num_ack_pending else before
         if info.config.durable_name and handled < before:
             behind.append(f"consumer {info.name} has handled {floor}")
-    for raw in await JetStreamLog(nc, stream=TELEMETRY).last_of_each("tel.*.heartbeat"):
-        if kind_of(raw.subject) is not ServiceBeat:
-            continue
-        beat = ServiceBeat.model_validate_json(raw.body)
-        age_s = (datetime.now(raw.at.tzinfo) - raw.at).total_seconds()
-        if age_s < FRESH_S and beat.position < before:
+    for _, beat, at in await stored(nc, "tel.*.heartbeat"):
+        fresh = (datetime.now(at.tzinfo) - at).total_seconds() < FRESH_S
+        if fresh and isinstance(beat, ServiceBeat) and beat.position < before:
             behind.append(f"{beat.service}/{beat.replica} has read {beat.position}")
     if behind:
         raise BadInput(f"--before {before}: not everyone has read that far: {'; '.join(behind)}; wait, or archive less")

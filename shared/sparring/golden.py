@@ -14,11 +14,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sparring.catalogue import services
+from sparring.catalogue import deciders, services
 from sparring.contracts import FACTS, ORDERS
 from sparring.contracts.base import Fact, Message
 from sparring.contracts.upcasts import upcast
-from sparring.decider import Decider, Recorded
+from sparring.decider import Recorded
 from sparring.entity_store import adapter_of
 from sparring.envelope import Envelope, decode, headers_of, recorded
 from sparring.errors import SparringError
@@ -139,17 +139,6 @@ def _named(cls: type[Message], version: int, data: dict[str, Any], name: str) ->
     return draft
 
 
-def deciders(service: Service) -> list[Decider[Any]]:
-    """Every decider of the service's package, each entity once."""
-    found = {}
-    for name, module in sorted(sys.modules.items()):
-        if name.split(".")[0] == service.package:
-            for one in vars(module).values():
-                if isinstance(one, Decider) and one.owner == service.name:
-                    found[one.entity] = one
-    return [found[entity] for entity in sorted(found)]
-
-
 def folded(up_to: int) -> dict[str, Any]:
     """What the first lines fold to: every entity, every picture, every table; and every order as it decodes."""
     raws = [raw for raw in read_log() if raw.sequence <= up_to]
@@ -170,7 +159,9 @@ def folded(up_to: int) -> dict[str, Any]:
 
 def _entities(service: Service, told: Sequence[Recorded]) -> dict[str, Any]:
     found = {}
-    for decider in deciders(service):
+    for _, decider in sorted(deciders().items()):
+        if decider.owner != service.name or decider.entity == "settings":
+            continue
         states: dict[str, Any] = {}
         for one in told:
             ref = ref_of(one.fact)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from sparring.decider import Picture, Recorded
 from sparring.envelope import recorded
 from sparring.errors import NewerVersion, Permanent, ReadModelBehind
 from sparring.faults import fault
-from sparring.log.interface import Log, Raw
+from sparring.log.interface import Log, Raw, until
 from sparring.projection import Projection
 from sparring.subjects import CARRIED, class_of
 
@@ -204,19 +204,6 @@ def heard(raw: Raw) -> Recorded | None:
         return None
     one = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at)
     return one if isinstance(one.fact, Fact) else None
-
-
-async def until(log: Log, end: int) -> AsyncIterator[list[Raw]]:
-    """The log from its first message up to `end`, in batches that need not be held together."""
-    feed = log.follow(0)
-    try:
-        while end > 0:
-            batch = await anext(feed)
-            yield [raw for raw in batch if raw.sequence <= end]
-            if batch and batch[-1].sequence >= end:
-                return
-    finally:
-        await feed.aclose()  # type: ignore[attr-defined]
 
 
 async def whole(log: Log) -> list[Recorded]:

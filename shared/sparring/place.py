@@ -30,6 +30,12 @@ class Place:
         return Path(self.data) if not self.url else None
 
 
+def cache_folder() -> Path:
+    """Where this user keeps what can be had again."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "sparring"
+
+
 def remember(data: Path, url: str, monitoring: str, pid: int) -> None:
     """Writes down where the server of this folder listens."""
     draft = data / (FILE + ".tmp")

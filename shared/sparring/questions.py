@@ -19,8 +19,9 @@ from sparring.contracts import fingerprint
 from sparring.decider import Context, Picture, Reading
 from sparring.errors import BadInput, CannotAnswer
 from sparring.hearing import NoPicture, heard
-from sparring.log.interface import Raw
-from sparring.reader import Reader, cache_folder
+from sparring.log.interface import Raw, until
+from sparring.place import cache_folder
+from sparring.reader import Reader
 from sparring.service import Question, Service, ServiceSettings
 from sparring.subjects import Ref
 
@@ -89,18 +90,11 @@ async def _picture(reader: Reader, service: Service, hears: Sequence[str]) -> Pi
     folder = cache_folder() / "pictures"
     identity = await reader.identity()
     picture, position = _restored(folder, service, identity, target)
-    async for batch in reader.log.follow(position) if position < target else _nothing():
-        _take(picture, [raw for raw in batch if raw.sequence <= target])
-        if batch and batch[-1].sequence >= target:
-            break
+    async for batch in until(reader.log, target, position):
+        _take(picture, batch)
     if target - position >= KEEP_AFTER:
         _keep(folder, service, identity, target, picture)
     return picture
-
-
-async def _nothing() -> Any:
-    for batch in list[list[Raw]]():
-        yield batch
 
 
 def _take(picture: Picture, raws: Sequence[Raw]) -> None:

@@ -22,30 +22,23 @@ from typing import Any, Self
 import nats
 import nats.errors
 from nats.aio.client import Client
-from nats.js.errors import NotFoundError
 
 from sparring import __version__
 from sparring.catalogue import read_models
 from sparring.contracts import fingerprint
 from sparring.decider import Reading
-from sparring.errors import BadInput, CannotAnswer, LogUnavailable
+from sparring.errors import BadInput, CannotAnswer
 from sparring.folding import fold
 from sparring.log.archived import ArchivedLog
 from sparring.log.interface import Raw
-from sparring.log.jetstream import JetStreamLog
+from sparring.log.jetstream import born
 from sparring.log.slice import SliceLog
-from sparring.place import Place
+from sparring.place import Place, cache_folder
 from sparring.projection import Projection
-from sparring.readings import kind_of
-from sparring.streams import EVENTS, TELEMETRY
+from sparring.readings import stored
 
 KEEP_SNAPSHOTS = 3
 SNAPSHOT_AFTER = 300
-
-
-def cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "sparring"
 
 
 async def connect(
@@ -70,8 +63,7 @@ async def connect(
 
 async def open_log(nc: Client) -> tuple[ArchivedLog, str]:
     """The log behind a connection, archive and stream as one, and its identity: the moment of its stream's birth."""
-    info = await nc.jetstream(timeout=5).stream_info(EVENTS)
-    return ArchivedLog(nc), str(info.created)
+    return ArchivedLog(nc), await born(nc)
 
 
 # a log in which any moment can be found
@@ -195,31 +187,12 @@ class Reader:
 
     async def readings(self) -> Mapping[str, Reading]:
         """The last reading on every telemetry subject, at most 15 minutes old."""
-        found: dict[str, Reading] = {}
         if self._nc is None:
-            return found
+            return {}
         now = datetime.now(UTC)
-        try:
-            raws = await JetStreamLog(self.nc, stream=TELEMETRY).last_of_each("tel.>")
-        except LogUnavailable:
-            # readings live in memory: a server that was started again has none until somebody beats
-            if await self._has_telemetry():
-                raise
-            return found
-        for raw in raws:
-            kind = kind_of(raw.subject)
-            if kind is not None:
-                with contextlib.suppress(ValueError):
-                    data = kind.model_validate_json(raw.body)
-                    found[raw.subject] = Reading(data, max(0.0, (now - raw.at).total_seconds()))
-        return found
-
-    async def _has_telemetry(self) -> bool:
-        try:
-            await self.nc.jetstream(timeout=5).stream_info(TELEMETRY)
-        except NotFoundError:
-            return False
-        return True
+        return {
+            subject: Reading(data, max(0.0, (now - at).total_seconds())) for subject, data, at in await stored(self._nc)
+        }
 
     async def close(self) -> None:
         self.projection.close()
@@ -248,14 +221,28 @@ def _snapshots(cache: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
+async def log_identity(nc: Client) -> str:
+    """Which log lies behind a connection, short enough for a file's name."""
+    return hashlib.sha256((await born(nc)).encode()).hexdigest()[:12]
+
+
 async def _identity(nc: Client | None, log: History) -> str:
     if isinstance(log, SliceLog):
         # a piece of a log folds into other tables than the log itself
         text = f"{log.head} {log.path.stat().st_mtime_ns}"
     else:
         assert nc is not None
-        text = str((await nc.jetstream(timeout=5).stream_info(EVENTS)).created)
+        return await log_identity(nc)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def instant(text: str, option: str) -> datetime:
+    """The time that a person wrote; without a zone it is this machine's. Raises BadInput."""
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(f"{option} {text!r} is neither a sequence nor a time like 2030-01-31T12:00:00Z") from error
+    return when if when.tzinfo is not None else when.astimezone()
 
 
 async def moment(log: History, text: str, option: str = "--at") -> int:
@@ -268,13 +255,7 @@ async def moment(log: History, text: str, option: str = "--at") -> int:
         if int(text) > end:
             raise BadInput(f"{option} {text}: the log ends at {end}; give a sequence up to that, or a time")
         return await _end_of_batch(log, int(text), end)
-    try:
-        when = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise BadInput(f"{option} {text!r} is neither a sequence nor a time like 2030-01-31T12:00:00Z") from error
-    if when.tzinfo is None:
-        when = when.astimezone()
-    following = await log.first_since(when)
+    following = await log.first_since(instant(text, option))
     return await _end_of_batch(log, following - 1, end) if following else end
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.errors import NotFoundError
 from pydantic import ValidationError
 
 from sparring.contracts.readings import READINGS, AnyReading, Heartbeat, ServiceBeat
 from sparring.decider import Reading, Watch
+from sparring.errors import LogUnavailable
+from sparring.log.jetstream import JetStreamLog
+from sparring.streams import TELEMETRY
 
 KEPT_S = 900.0
 SWEEP_S = 60.0
@@ -95,3 +102,34 @@ def kind_of(subject: str) -> type[AnyReading] | None:
     if subject.endswith(".heartbeat"):
         return ServiceBeat if subject.startswith("tel.svc-") else Heartbeat
     return READINGS.get(subject.rpartition(".")[2])
+
+
+async def stored(nc: Client, pattern: str = "tel.>") -> list[tuple[str, AnyReading, datetime]]:
+    """The last reading on every subject as the server keeps it, and when it was stored; at most 15 minutes old.
+
+    Readings live in memory: a server that was started again has none until somebody beats. Raises LogUnavailable.
+    """
+    try:
+        raws = await JetStreamLog(nc, stream=TELEMETRY).last_of_each(pattern)
+    except LogUnavailable:
+        if await _missing(nc):
+            return []
+        raise
+    found = []
+    for raw in raws:
+        kind = kind_of(raw.subject)
+        if kind is not None:
+            # what another build says differently is no reading here
+            with contextlib.suppress(ValidationError):
+                found.append((raw.subject, kind.model_validate_json(raw.body), raw.at))
+    return found
+
+
+async def _missing(nc: Client) -> bool:
+    try:
+        await nc.jetstream(timeout=5).stream_info(TELEMETRY)
+    except NotFoundError:
+        return True
+    except (nats.errors.Error, TimeoutError):
+        return False
+    return False

@@ -38,7 +38,7 @@ from sparring.faults import fault
 from sparring.hearing import Hearing
 from sparring.lease import Lease
 from sparring.log.archived import ArchivedLog
-from sparring.log.jetstream import JetStreamLog
+from sparring.log.jetstream import JetStreamLog, born
 from sparring.options import Options, parse_options
 from sparring.probes import serve
 from sparring.projection import Projection
@@ -46,7 +46,7 @@ from sparring.readings import Readings
 from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
 from sparring.snapshots import Snapshots
-from sparring.streams import COMMANDS, EVENTS, FAILURES
+from sparring.streams import COMMANDS, FAILURES
 from sparring.subjects import token
 from sparring.supervisor import forsaken
 from sparring.together import joined, side_by_side
@@ -259,7 +259,7 @@ class Shell:
             self.log.error("the server's settings drifted", drift=str(drift))
 
     async def _prepare(self) -> None:
-        self.identity = str((await self.js.stream_info(EVENTS)).created)
+        self.identity = await born(self.nc)
         telemetry.salt_with(self.identity)
         self.store = EntityStore(JetStreamLog(self.nc))
         self.failures: KeyValue = await self.js.key_value(FAILURES)

@@ -33,6 +33,7 @@ from sparring.errors import BadInput, LogUnavailable
 from sparring.hearing import whole
 from sparring.log import JetStreamLog
 from sparring.log.archived import ArchivedLog, archived
+from sparring.log.jetstream import born
 from sparring.projection import Projection
 from sparring.server import EmbeddedServer
 from sparring.subjects import ref_of
@@ -82,9 +83,8 @@ async def told(nc: Client) -> AsyncIterator[Client]:
 
 
 async def up_to(nc: Client, before: int, *, later: timedelta = timedelta()) -> Any:
-    log = ArchivedLog(nc)
     store = await open_store("nats://ARTIFACTS", nc.jetstream())
-    return await archive(nc, before, store, await log.identity(), clock.now() + later, lambda _: None)
+    return await archive(nc, before, store, await born(nc), clock.now() + later, lambda _: None)
 
 
 def answers(url: str) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 
-from health.dead_letters import TROUBLE
+from health.pulling import TROUBLE
 from sparring.contracts.readings import Consumers, Stalled
 from sparring.streams import COMMANDS, EVENTS
 from sparring.subjects import token

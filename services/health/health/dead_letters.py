@@ -2,48 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
-import nats.errors
 from nats.aio.msg import Msg
 from nats.js.errors import APIError, KeyNotFoundError, NotFoundError
-from nats.js.errors import Error as JetStreamError
 
 from health.core.letter import fingerprint
+from health.pulling import TROUBLE, pulled
 from sparring.contracts.health import RecordDeadLetter, ReportRedriven
 from sparring.dispatch import ATTEMPT, FORCED, KEPT, LETTER
-from sparring.errors import LogUnavailable
 from sparring.streams import ADVISORIES, COMMANDS, DLQ, FAILURES, Durable
 from sparring.subjects import retry_subject, without_retry
-from sparring.topology import declare_durable
 
 KEEPER = Durable("dead-letter-keeper", ADVISORIES, ("$JS.EVENT.ADVISORY.CONSUMER.>",), max_deliver=-1)
 RETRY = "-retry"
-TROUBLE = (nats.errors.Error, JetStreamError, LogUnavailable, TimeoutError, OSError)
 
 
 async def keep(shell: Any) -> None:
     """Reads advisories for ever; one is acknowledged only once its letter is in the log's hands."""
-    await declare_durable(shell.js, KEEPER)
-    pull = await shell.js.pull_subscribe_bind(KEEPER.name, ADVISORIES)
-    while not shell.stopping.is_set():
+    async for message in pulled(shell, KEEPER, 20, "advisories"):
         try:
-            messages = await pull.fetch(batch=20, timeout=1)
-        except (nats.errors.TimeoutError, TimeoutError):
-            continue
+            await _advised(shell, message)
+            await message.ack()
         except TROUBLE as error:
-            shell.log.warning("advisories can't be read", error=repr(error))
-            await asyncio.sleep(1)
-            continue
-        for message in messages:
-            try:
-                await _advised(shell, message)
-                await message.ack()
-            except TROUBLE as error:
-                shell.log.warning("an advisory waits", error=repr(error))
-                await message.nak(delay=5)
+            shell.log.warning("an advisory waits", error=repr(error))
+            await message.nak(delay=5)
 
 
 async def _advised(shell: Any, message: Msg) -> None:

@@ -13,7 +13,8 @@ from nats.js.errors import NoKeysError, NotFoundError
 
 from health.consumers import durables
 from health.core.letter import LETTER
-from health.dead_letters import RETRY, TROUBLE, failure_of, record_letter
+from health.dead_letters import RETRY, failure_of, record_letter
+from health.pulling import TROUBLE
 from sparring.log.jetstream import JetStreamLog
 from sparring.streams import FAILURES
 from sparring.subjects import class_of, without_retry

@@ -13,17 +13,15 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-import nats.errors
 from nats.aio.msg import Msg
 
-from health.dead_letters import TROUBLE
+from health.pulling import TROUBLE, pulled
 from sparring.contracts.health import AlarmCleared, AlarmRaised
 from sparring.decider import Recorded
 from sparring.envelope import recorded
 from sparring.errors import Permanent
 from sparring.streams import EVENTS, Durable
 from sparring.subjects import filter_of
-from sparring.topology import declare_durable
 
 TELLER = Durable(
     "alarm-teller",
@@ -48,28 +46,8 @@ def told(one: Recorded) -> dict[str, Any]:
 
 async def tell(shell: Any) -> None:
     """Reads alarms for ever, in the log's order; one is acknowledged only once everybody was told."""
-    pull = await _subscribed(shell)
-    while not shell.stopping.is_set():
-        try:
-            messages = await pull.fetch(batch=10, timeout=1)
-        except (nats.errors.TimeoutError, TimeoutError):
-            continue
-        except TROUBLE as error:
-            shell.log.warning("alarms can't be read", error=repr(error))
-            await shell.pause(1.0)
-            continue
-        for message in messages:
-            await _settle(shell, message)
-
-
-async def _subscribed(shell: Any) -> Any:
-    while True:
-        try:
-            await declare_durable(shell.js, TELLER)
-            return await shell.js.pull_subscribe_bind(TELLER.name, EVENTS)
-        except TROUBLE as error:
-            shell.log.warning("alarms can't be subscribed to yet", error=repr(error))
-            await shell.pause(1.0)
+    async for message in pulled(shell, TELLER, 10, "alarms"):
+        await _settle(shell, message)
 
 
 async def _settle(shell: Any, message: Msg) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +15,7 @@ from sparring.cli.control import order
 from sparring.contracts.health import DiscardDeadLetter, RedriveDeadLetter
 from sparring.errors import BadInput
 from sparring.place import find
-from sparring.reader import AsOf, Reader
+from sparring.reader import AsOf, Reader, instant
 from sparring.rehearsal import Rehearsed, original, rehearse
 
 app = typer.Typer(help="Dead letters: nothing fails in silence, nothing is ever deleted.", no_args_is_help=True)
@@ -40,25 +40,43 @@ Until = Annotated[str, typer.Option("--until", help="Up to and with this one: a 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; without it a group or a range is only shown.")]
 
 
-def chosen(
-    reader: Reader, letters: Sequence[str], group: str, consumer: str, since: str, until: str, *, all: bool = False
-) -> list[dict[str, Any]]:
-    """The letters that the words name, oldest first; open ones unless named or asked for. Raises BadInput for unknown."""
+@dataclass(frozen=True)
+class Choice:
+    """Letters named one by one, or all of a group, a consumer, a range; '' narrows nothing."""
+
+    letters: Sequence[str] = ()
+    group: str = ""
+    consumer: str = ""
+    since: str = ""
+    until: str = ""
+
+    def required(self) -> Choice:
+        """Raises BadInput when nothing was chosen, or two ways at once."""
+        ranged = any((self.group, self.consumer, self.since, self.until))
+        if not self.letters and not ranged:
+            raise BadInput("LETTER is missing: name letters, or choose with --group, --consumer, --since, --until")
+        if self.letters and ranged:
+            raise BadInput("LETTER and --group, --consumer, --since, --until are two ways to choose: use one of them")
+        return self
+
+
+def chosen(reader: Reader, choice: Choice, *, all: bool = False) -> list[dict[str, Any]]:
+    """The letters that were chosen, oldest first; open ones unless named or asked for. Raises BadInput for unknown."""
     rows = reader.rows("select * from health_letters order by recorded_at, letter")
     known = {row["letter"]: row for row in rows}
-    for letter in letters:
+    for letter in choice.letters:
         if letter not in known:
             raise BadInput(f"LETTER = {letter!r} is not known; list them with `spar dlq ls --all`")
-    if letters:
-        return [known[letter] for letter in letters]
+    if choice.letters:
+        return [known[letter] for letter in choice.letters]
     return [
         row
         for row in rows
         if (all or row["state"] in OPEN)
-        and group in ("", row["fingerprint"])
-        and consumer in ("", row["consumer"])
-        and (not since or _reaches(row, since, "--since") >= 0)
-        and (not until or _reaches(row, until, "--until") <= 0)
+        and choice.group in ("", row["fingerprint"])
+        and choice.consumer in ("", row["consumer"])
+        and (not choice.since or _reaches(row, choice.since, "--since") >= 0)
+        and (not choice.until or _reaches(row, choice.until, "--until") <= 0)
     ]
 
 
@@ -67,11 +85,7 @@ def _reaches(row: Mapping[str, Any], moment: str, option: str) -> int:
     if moment.isdigit():
         mine, other = row["stream_sequence"], int(moment)
         return int((mine > other) - (mine < other))
-    try:
-        when = datetime.fromisoformat(moment)
-    except ValueError as error:
-        raise BadInput(f"{option} {moment!r} is neither a sequence nor a time like 2030-01-31T12:00:00Z") from error
-    when = when if when.tzinfo is not None else when.astimezone()
+    when = instant(moment, option)
     return int((row["recorded_at"] > when) - (row["recorded_at"] < when))
 
 
@@ -90,7 +104,7 @@ def ls(
     """Letters that wait, newest first."""
 
     async def ask(reader: Reader) -> Any:
-        return chosen(reader, (), group, consumer, since, until, all=all)[::-1]
+        return chosen(reader, Choice((), group, consumer, since, until), all=all)[::-1]
 
     rows, as_of = with_reader(nats, data, at, ask)
     if as_json:
@@ -141,7 +155,7 @@ def show(
     """One letter: the exception, the trace, and the whole original."""
 
     async def ask(reader: Reader) -> Any:
-        row = chosen(reader, [letter], "", "", "", "")[0]
+        row = chosen(reader, Choice([letter]))[0]
         _, row["headers"], body = await original(reader, row)
         row["body"] = body.decode(errors="replace")
         return row
@@ -172,11 +186,11 @@ def rehearse_letters(
 
     Exit code 1 when one of them would fail again.
     """
-    names = _named(letters, group, consumer, since, until)
+    choice = Choice(letters or (), group, consumer, since, until).required()
 
     async def run() -> tuple[list[Rehearsed], AsOf]:
         async with await Reader.open(find(nats, data)) as reader:
-            rows = chosen(reader, names, group, consumer, since, until)
+            rows = chosen(reader, choice)
             return [await rehearse(reader, row, artifacts=artifacts, force=force) for row in rows], reader.as_of
 
     told, as_of = asyncio.run(run())
@@ -213,7 +227,7 @@ def redrive(
     data: Data = None,
 ) -> None:
     """Sends letters to the consumer that failed, and to nobody else."""
-    names = _selected(_named(letters, group, consumer, since, until), group, consumer, since, until, yes, nats, data)
+    names = _selected(Choice(letters or (), group, consumer, since, until).required(), yes, nats, data)
     order(nats, data, *(RedriveDeadLetter(letter=one, by=getpass.getuser(), force=force) for one in names))
 
 
@@ -230,30 +244,18 @@ def discard(
     data: Data = None,
 ) -> None:
     """Gives letters up, as a fact; nothing is deleted."""
-    names = _selected(_named(letters, group, consumer, since, until), group, consumer, since, until, yes, nats, data)
+    names = _selected(Choice(letters or (), group, consumer, since, until).required(), yes, nats, data)
     order(nats, data, *(DiscardDeadLetter(letter=one, by=getpass.getuser(), reason=reason) for one in names))
 
 
-def _named(letters: list[str] | None, group: str, consumer: str, since: str, until: str) -> list[str]:
-    """The letters named one by one. Raises BadInput when nothing was chosen, or two ways at once."""
-    ranged = any((group, consumer, since, until))
-    if not letters and not ranged:
-        raise BadInput("LETTER is missing: name letters, or choose with --group, --consumer, --since, --until")
-    if letters and ranged:
-        raise BadInput("LETTER and --group, --consumer, --since, --until are two ways to choose: use one of them")
-    return letters or []
-
-
-def _selected(
-    named: list[str], group: str, consumer: str, since: str, until: str, yes: bool, nats: str | None, data: str | None
-) -> list[str]:
+def _selected(choice: Choice, yes: bool, nats: str | None, data: str | None) -> list[str]:
     """The names to act on. A group or range without --yes is only shown: exit code 1, nothing done."""
 
     async def ask(reader: Reader) -> Any:
-        return chosen(reader, named, group, consumer, since, until)
+        return chosen(reader, choice)
 
     rows, as_of = with_reader(nats, data, None, ask)
-    if named or yes:
+    if choice.letters or yes:
         return [row["letter"] for row in rows]
     table(rows, COLUMNS, empty="no dead letters")
     typer.echo(f"{len(rows)} letters; nothing was done: add --yes")

@@ -15,7 +15,7 @@ from sparring.artifacts import open_store
 from sparring.cli.common import AsJson, Data, Nats, print_json, table
 from sparring.log.archived import ArchivedLog, archived
 from sparring.place import find
-from sparring.reader import connect, moment
+from sparring.reader import connect, moment, open_log
 from sparring.streams import EVENTS
 
 app = typer.Typer(help="The log's growth: what the stream holds, what the archive holds.", no_args_is_help=True)
@@ -39,11 +39,11 @@ def archive(
     async def run() -> Archived:
         nc = await connect(find(nats, data, creds))
         try:
-            log = ArchivedLog(nc)
+            log, identity = await open_log(nc)
             store = await open_store(artifacts, nc.jetstream(timeout=10))
             say = (lambda _: None) if as_json else typer.echo
             up_to = await moment(log, before, "--before")
-            return await archived_up_to(nc, up_to, store, await log.identity(), clock.now(), say)
+            return await archived_up_to(nc, up_to, store, identity, clock.now(), say)
         finally:
             await nc.close()
 

@@ -14,8 +14,7 @@ from sparring.cli.common import AsJson, Data, Nats, print_json
 from sparring.client import lane_of
 from sparring.errors import BadInput
 from sparring.hearing import heard
-from sparring.log.archived import ArchivedLog
-from sparring.log.interface import Raw
+from sparring.log.interface import Raw, until
 from sparring.log.slice import Slice, SliceLog, SliceWriter
 from sparring.place import SLICES, find
 from sparring.reader import connect, moment, open_log
@@ -55,21 +54,10 @@ async def _export(
         if start > end:
             raise BadInput(f"--from {first} is after --to {last or end}: nothing lies between")
         head = Slice(log=identity, first=start, last=end, lane=lane)
-        raws = await _between(log, start, end, lane)
+        raws = [raw async for batch in until(log, end, start - 1) for raw in batch if not lane or _about(raw, lane)]
         return head, await asyncio.to_thread(writer.write, head, raws)
     finally:
         await nc.close()
-
-
-async def _between(log: ArchivedLog, start: int, end: int, lane: str) -> list[Raw]:
-    found: list[Raw] = []
-    if end == 0:
-        return found
-    async for batch in log.follow(start - 1):
-        found += [raw for raw in batch if raw.sequence <= end and (not lane or _about(raw, lane))]
-        if batch and batch[-1].sequence >= end:
-            break
-    return found
 
 
 def _about(raw: Raw, lane: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
@@ -22,11 +21,11 @@ from sparring.contracts.parts import Artifact
 from sparring.decider import Recorded
 from sparring.errors import BadInput, CannotAnswer, LogUnavailable
 from sparring.hearing import heard
-from sparring.log.jetstream import JetStreamLog
+from sparring.log.archived import ArchivedLog
 from sparring.questions import ask
-from sparring.reader import Reader
+from sparring.reader import Reader, log_identity
 from sparring.report import report
-from sparring.streams import EVENTS, LEASES
+from sparring.streams import LEASES
 from sparring.subjects import token
 
 QUEUES = "select * from health_queues where $lane = '' or lane = $lane order by lane, name"
@@ -136,8 +135,10 @@ class Reading(Orders):
         With `durable` the next subscription of that name on this machine goes on behind the last fact that was handled:
         a fact counts as handled when the caller asks for the one after it, so that what a crash interrupts comes again.
         """
-        log = JetStreamLog(await self._connected())
-        file = self._outbox.parent / "subscriptions" / f"{token(durable)}-{await _identity(self)}" if durable else None
+        nc = await self._connected()
+        log, file = ArchivedLog(nc), None
+        if durable:
+            file = self._outbox.parent / "subscriptions" / f"{token(durable)}-{await log_identity(nc)}"
         start = await log.end() if since is None else since - 1
         if file is not None:
             start = int(file.read_text()) if file.exists() else start
@@ -152,12 +153,6 @@ class Reading(Orders):
                         await asyncio.to_thread(_remember, file, raw.sequence)
             if batch and file is not None:
                 await asyncio.to_thread(_remember, file, batch[-1].sequence)
-
-
-async def _identity(client: Orders) -> str:
-    """Which log a position belongs to."""
-    info = await (await client._connected()).jetstream(timeout=5).stream_info(EVENTS)
-    return hashlib.sha256(str(info.created).encode()).hexdigest()[:12]
 
 
 def _remember(file: Path, position: int) -> None:

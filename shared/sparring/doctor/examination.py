@@ -22,12 +22,13 @@ from sparring.doctor.finding import Finding
 from sparring.doctor.processes import MOST_SKEW_S, Beat, processes
 from sparring.doctor.wiring import unwired
 from sparring.errors import LogUnavailable, Permanent
-from sparring.hearing import heard, until
+from sparring.hearing import heard
 from sparring.invariants import Watch
 from sparring.log.archived import ArchivedLog
 from sparring.log.guards import GuardCheck
+from sparring.log.interface import until
 from sparring.log.jetstream import JetStreamLog
-from sparring.readings import kind_of
+from sparring.readings import stored
 from sparring.streams import TELEMETRY
 
 TROUBLE = (nats.errors.Error, JetStreamError, LogUnavailable, TimeoutError, OSError)
@@ -119,11 +120,8 @@ async def _processes(look: Examination) -> AsyncIterator[Finding]:
 async def beats(nc: Client) -> AsyncIterator[Beat]:
     """The last beat of every service and node."""
     now = datetime.now(UTC)
-    for raw in await JetStreamLog(nc, stream=TELEMETRY).last_of_each("tel.*.heartbeat"):
-        kind = kind_of(raw.subject)
-        with contextlib.suppress(ValueError):
-            if kind is not None:
-                yield Beat(kind.model_validate_json(raw.body), raw.at, max(0.0, (now - raw.at).total_seconds()))
+    for _, data, at in await stored(nc, "tel.*.heartbeat"):
+        yield Beat(data, at, max(0.0, (now - at).total_seconds()))
 
 
 async def _clock(look: Examination) -> AsyncIterator[Finding]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 
 from nats.aio.client import Client
 
@@ -19,15 +16,10 @@ from sparring.log.interface import Outgoing, Raw
 from sparring.log.jetstream import JetStreamLog
 from sparring.log.memory import matches
 from sparring.log.slice import SliceLog
+from sparring.place import cache_folder
 from sparring.subjects import Ref
 
 ARCHIVE = Ref("archivist", "log", "main")
-
-
-def segments_folder() -> Path:
-    """Where this machine keeps segments that it has read; each is named by its hash."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "sparring" / "segments"
 
 
 async def archived(stream: JetStreamLog) -> LogArchived | None:
@@ -61,7 +53,7 @@ class ArchivedLog:
         return [one for one in told.segments if one.last > after] if told is not None else []
 
     async def _file(self, segment: Segment) -> SliceLog:
-        path = segments_folder() / f"{segment.sha256}.parquet"
+        path = cache_folder() / "segments" / f"{segment.sha256}.parquet"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             home = segment.url.rpartition("/")[0]
@@ -105,12 +97,14 @@ class ArchivedLog:
 
     async def get(self, sequence: int) -> Raw | None:
         """The first message at or after the sequence."""
+        here = await self.stream.get(sequence)
+        if here is not None and here.sequence == sequence:
+            return here
         for segment in await self._segments(sequence - 1):
-            file = await self._file(segment)
-            raw = await file.get(sequence)
+            raw = await (await self._file(segment)).get(sequence)
             if raw is not None:
                 return raw
-        return await self.stream.get(sequence)
+        return here
 
     async def first_since(self, moment: datetime) -> int | None:
         """The sequence of the first message stored at or after the moment."""
@@ -119,11 +113,6 @@ class ArchivedLog:
             if found is not None:
                 return found
         return await self.stream.first_since(moment)
-
-    async def identity(self) -> str:
-        """Which log this is: the moment at which its stream was made."""
-        answer = await self._nc.request("$JS.API.STREAM.INFO.EVENTS", b"", timeout=5)
-        return str(json.loads(answer.data)["created"])
 
 
 def _heard(batch: Iterable[Raw], filters: Sequence[str]) -> list[Raw]:

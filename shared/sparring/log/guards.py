@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sparring.log.interface import Log, Raw, entity_pattern
+from sparring.log.interface import Log, Raw, entity_pattern, until
 
 SEQUENCE, PATTERN = "Nats-Expected-Last-Subject-Sequence", "Nats-Expected-Last-Subject-Sequence-Subject"
 BATCH = "Nats-Batch-Id"
@@ -70,11 +70,7 @@ async def unguarded(log: Log) -> list[str]:
 
     Only a log whose messages still have their stored headers can be checked: the stream, or its archive as raw messages.
     """
-    end, check, found = await log.end(), GuardCheck(), list[str]()
-    if end == 0:
-        return found
-    async for batch in log.follow(0):
-        found += check.take(raw for raw in batch if raw.sequence <= end)
-        if check.position >= end:
-            break
+    check, found = GuardCheck(), list[str]()
+    async for batch in until(log, await log.end()):
+        found += check.take(batch)
     return found

@@ -61,6 +61,20 @@ def entity_pattern(subject: str) -> str:
     return subject.rsplit(".", 1)[0] + ".>"
 
 
+async def until(log: Log, end: int, after: int = 0) -> AsyncIterator[list[Raw]]:
+    """What lies past `after` up to `end`, in batches that need not be held together."""
+    if after >= end:
+        return
+    feed = log.follow(after)
+    try:
+        async for batch in feed:
+            yield [raw for raw in batch if raw.sequence <= end]
+            if batch and batch[-1].sequence >= end:
+                return
+    finally:
+        await feed.aclose()  # type: ignore[attr-defined]
+
+
 class Log(Protocol):
     """Append with expectation, load one entity, follow everything."""
 

@@ -29,6 +29,11 @@ def stamp(text: str) -> datetime:
     return datetime.fromisoformat(f"{whole}.{(fraction + '000000')[:6]}+00:00")
 
 
+async def born(nc: Client) -> str:
+    """Which log this is: the moment at which its stream was made. Raises NotFoundError where no service ever ran."""
+    return str((await nc.jetstream(timeout=5).stream_info(EVENTS)).created)
+
+
 class JetStreamLog:
     """The stream `EVENTS` (or another one of the same shape)."""
 
