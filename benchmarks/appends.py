@@ -53,7 +53,7 @@ class _Round:
 
     async def append(self, number: int, id: str, facts: int = 1) -> None:
         because = Because("bench/1", at(number), f"{self.number}-{id}-{number}", correlation="hex5_2p-1")
-        await self.store.execute([(POOL, id)], self.decide(id, facts), because, verify=False)
+        await self.store.execute([(POOL, id)], self.decide(id, facts), because)
 
     def message(self, number: int, id: str) -> tuple[str, dict[str, str], bytes]:
         envelope = Envelope(f"raw-{self.number}-{id}-{number}", "bench/1", at(number), correlation="hex5_2p-1")

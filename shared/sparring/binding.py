@@ -12,7 +12,7 @@ from sparring.contracts.settings import SETTINGS_ADOPTED
 from sparring.decider import Append, Command, Context, Decider, Reaction, Send
 from sparring.entity_store import Because, EntityStore, Outcome
 from sparring.envelope import Envelope, derived_id
-from sparring.errors import UnknownMessage
+from sparring.errors import NoSuchEntity, UnknownMessage
 from sparring.service import Service, ServiceSettings, settings_decider
 from sparring.subjects import Ref
 
@@ -86,14 +86,23 @@ async def obey(
 ) -> Outcome:
     """Decides on the order with the entity's present state and appends what follows.
 
-    `behind` gathers evidence and knows the `context()`. Only an order that mints an id can create an entity.
+    `behind` gathers evidence and knows the `context()`. Only an order that mints an id can create an entity: raises
+    NoSuchEntity for another one's.
     """
     if not command.mints and not await store.exists(command.decider, order.id):
-        return Outcome()
+        raise unknown(order)
     gathered = await command.gather(order, behind) if command.gather else None
     context = replace(behind.context(), id=envelope.id, gathered=gathered)
     what = obeying(command, order, envelope, context, source, trace)
     return await store.execute(what.entities, what.decide, what.because)
+
+
+def unknown(order: Order) -> NoSuchEntity:
+    """An order may overtake the one that mints its entity: it is tried again, and given up when that never comes."""
+    return NoSuchEntity(
+        f"{type(order).__name__} names {order.entity} {order.id!r}, of which {order.owner} has no fact; "
+        "if it does not come into being while this is tried again, check the name"
+    )
 
 
 class Repeats:

@@ -118,7 +118,12 @@ class Delivery:
                 await message.nak(delay=delay)
             case GiveUp(reason, transient):
                 self._log.error("given up", subject=message.subject, attempt=attempt, reason=reason, exc_info=error)
-                await self._remember(message, error, attempt, transient=transient, given_up=True)
+                written = await self._remember(message, error, attempt, transient=transient, given_up=True)
+                if not written and attempt < ATTEMPTS:
+                    # a letter without its exception helps nobody: what is not written down is not given up yet
+                    outcome = Retry(DELAYS_S[attempt - 1])
+                    await message.nak(delay=outcome.delay_s)
+                    return outcome
                 await message._client.publish(message.reply, b"+TERM " + reason[:400].encode())
                 message._ackd = True
         return outcome
@@ -132,7 +137,7 @@ class Delivery:
 
     async def _remember(
         self, message: Msg, error: BaseException | None, attempt: int, *, transient: bool, given_up: bool
-    ) -> None:
+    ) -> bool:
         record = {
             "type": type(error).__name__,
             "message": str(error)[:2000],
@@ -143,15 +148,18 @@ class Delivery:
             "given_up": given_up,
             "subject": message.subject,
         }
-        await self._put(message, record)
+        return await self._put(message, record)
 
-    async def _put(self, message: Msg, record: Mapping[str, object]) -> None:
+    async def _put(self, message: Msg, record: Mapping[str, object]) -> bool:
+        """Whether it was written down."""
         meta = message.metadata
         key = f"{meta.stream}.{meta.consumer}.{meta.sequence.stream}"
         try:
             await self._put_failure(key, json.dumps({**record, "build": self._build}).encode())
         except (TimeoutError, JetStreamError, OSError) as failed:
             self._log.error("the failure could not be written down", key=key, error=repr(failed))
+            return False
+        return True
 
 
 def middleware_of(delivery: Delivery) -> type[BaseMiddleware]:

@@ -92,12 +92,11 @@ class EntityStore:
         entities: Sequence[tuple[Decider[Any], str]],
         decide: Decision,
         because: Because,
-        *,
-        verify: bool = True,
     ) -> Outcome:
         """Decides and appends, again after every lost race.
 
-        With `verify` a decision without facts counts only when the leader confirms that the entities have not moved.
+        A decision without facts counts only when the leader confirms that the entities have not moved: what this process
+        remembers of an entity may be older than what another replica appended.
         Raises LostRace after 50 attempts, LogUnavailable when the log does not answer, NotTheOwner for foreign facts.
         """
         deciders = {decider.ref(id): decider for decider, id in entities}
@@ -105,13 +104,11 @@ class EntityStore:
             for ref in sorted(deciders):
                 await stack.enter_async_context(self._locks.setdefault(ref, asyncio.Lock()))
             try:
-                return await self._execute(deciders, decide, because, verify)
+                return await self._execute(deciders, decide, because)
             finally:
                 self._forget_locks(deciders)
 
-    async def _execute(
-        self, deciders: Mapping[Ref, Decider[Any]], decide: Decision, because: Because, verify: bool
-    ) -> Outcome:
+    async def _execute(self, deciders: Mapping[Ref, Decider[Any]], decide: Decision, because: Because) -> Outcome:
         lost: LostRace | RepeatedBatch | None = None
         for attempt in range(ATTEMPTS):
             loaded = {ref: await self._load(decider, ref, fresh=lost is not None) for ref, decider in deciders.items()}
@@ -122,7 +119,7 @@ class EntityStore:
             facts = list(decide({ref: one.state for ref, one in loaded.items()}))
             fault("decided")
             if not facts:
-                if not verify or await self._unmoved(loaded):
+                if await self._unmoved(loaded):
                     return Outcome(retries=attempt)
                 lost = LostRace(next(iter(loaded)).pattern, 0)
                 continue

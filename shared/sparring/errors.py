@@ -35,6 +35,10 @@ class DependencyDown(Transient):
     """What the handler needs does not answer; the message waits in its hands, no attempt is burnt."""
 
 
+class NoSuchEntity(Transient):
+    """Nothing is known of what the order names: the order that mints it may be under way, or the name is wrong."""
+
+
 class HandlerTimeout(Transient):
     """The handler did not end within its service's `handler_s`."""
 

@@ -131,7 +131,7 @@ async def _react(handlers: Handlers, fact: Recorded, context: Context, store: En
             told.orders.append(action.order)
         elif isinstance(action, Append):
             because = Because(source=SOURCE, now=context.now, id=derived_id(SOURCE, told.letter, str(number)))
-            outcome = await store.execute(action.entities, action.decide, because, verify=False)
+            outcome = await store.execute(action.entities, action.decide, because)
             told.facts += [one.fact for one in outcome.facts]
 
 

@@ -146,7 +146,7 @@ class Shell:
             correlation=action.correlation,
             traceparent=trace,
         )
-        outcome = await self.store.execute(action.entities, action.decide, because, verify=False)
+        outcome = await self.store.execute(action.entities, action.decide, because)
         self.appended(outcome.facts)
         return outcome.facts
 
@@ -322,7 +322,8 @@ class Shell:
                 durable.filters[0] if len(durable.filters) == 1 else "",
                 stream=JStream(durable.stream, declare=False),
                 durable=durable.name,
-                pull_sub=PullSub(batch_size=at_once, timeout=1.0),
+                # a fetch of several waits for the last of them while the first one lies in its hands
+                pull_sub=PullSub(batch_size=1, timeout=1.0),
                 config=consumer_config(durable),
                 ack_policy=AckPolicy.MANUAL,
                 inbox_prefix=f"_INBOX.{self.service.package}".encode(),
@@ -436,15 +437,19 @@ class Shell:
 
     async def _drain(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
         self.stopping.set()
-        # the parts need the connection to say goodbye; handlers are waited for when the broker stops
+        # the parts need the connection to say goodbye, and so do the handlers that are under way
         _, late = await asyncio.wait(tasks, timeout=DRAIN_S / 4) if tasks else (set(), set())
         for task in late:
             task.cancel()
         try:
             async with asyncio.timeout(DRAIN_S / 2):
-                await self.broker.stop()
+                for one in self.broker.subscribers:
+                    await one.stop()
         except (TimeoutError, nats.errors.Error) as error:
             self.log.warning("handlers did not end in time", error=repr(error))
+        # closed, not drained: nats-py never counts a message done that a fetch found waiting, and would wait for it
+        if hasattr(self, "nc"):
+            await self.nc.close()
         if hasattr(self, "hearing"):
             self.hearing.close()
         await asyncio.to_thread(telemetry.flush)

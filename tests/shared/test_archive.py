@@ -50,7 +50,7 @@ SPEC = TaskSpec(kind="export", lane="hex", seed=1, argv=("x",), timeout_s=600.0)
 async def tell(store: EntityStore, *facts: Fact, id: str, order: str = "") -> None:
     decider: Decider[Any] = deciders()[facts[0].owner, facts[0].entity]
     because = Because(source="test", now=clock.now(), id=id, order=order)
-    await store.execute([(decider, facts[0].id)], lambda _: list(facts), because, verify=False)
+    await store.execute([(decider, facts[0].id)], lambda _: list(facts), because)
 
 
 async def story(nc: Client) -> None:

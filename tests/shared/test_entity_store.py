@@ -60,9 +60,7 @@ async def race(logs: Sequence[Log], writers: int, each: int, limit: int) -> list
     async def write(number: int) -> None:
         for turn in range(each):
             name = f"{number}-{turn}"
-            await stores[number % len(stores)].execute(
-                [(POOL, "main")], claim(name, limit), because(name), verify=False
-            )
+            await stores[number % len(stores)].execute([(POOL, "main")], claim(name, limit), because(name))
 
     await asyncio.gather(*(write(number) for number in range(writers)))
     return stores

@@ -58,7 +58,7 @@ async def tell(store: EntityStore, number: int, *facts: Fact) -> None:
     }
     entities = {decider.ref(id): (decider, id) for decider, id in deciders}
     because = Because(source="test", now=clock.now(), id=f"story-{number}")
-    await store.execute(list(entities.values()), lambda _: list(facts), because, verify=False)
+    await store.execute(list(entities.values()), lambda _: list(facts), because)
 
 
 def joined(node: str) -> NodeJoined:

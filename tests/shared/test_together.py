@@ -35,7 +35,7 @@ async def test_joined_decisions_are_one_batch_and_each_is_taken_on_what_those_be
     (one,) = joined([admission(3) for _ in range(5)], at(0))
     assert isinstance(one, Append)
     log = MemoryLog()
-    outcome = await EntityStore(log).execute(one.entities, one.decide, Because("test", at(0), "x"), verify=False)
+    outcome = await EntityStore(log).execute(one.entities, one.decide, Because("test", at(0), "x"))
     assert [fact.fact.held_s for fact in outcome.facts] == [0, 1, 2], "a limit of 3 admits 3"  # type: ignore[attr-defined]
 
 

@@ -60,7 +60,7 @@ class Racer:
         while True:
             because = Because(source=self.name, now=clock.now(), id=id)
             try:
-                outcome = await self.store.execute(entities, decide, because, verify=False)
+                outcome = await self.store.execute(entities, decide, because)
             except (LogUnavailable, LostRace):
                 await asyncio.sleep(0.05)
                 continue

@@ -49,10 +49,11 @@ async def told(service: str, fault: str, folder: Path) -> tuple[Counter[str], li
         watching = asyncio.create_task(keep_alive(replica, fault, deaths, over))
         try:
             await stories.STORIES[service](stage)
+            if fault:
+                # the story's last fact is in the log before the process has heard that it is
+                await stories.eventually(lambda: bool(deaths), within_s=60, what=f"{service} passes {fault}")
+                await stories.eventually(lambda: replica.running, within_s=60)
             await stage.quiet()
-            if fault.startswith("projected"):
-                await stories.eventually(lambda: bool(deaths), within_s=30, what="the point is reached")
-                await stories.eventually(lambda: replica.running, within_s=30)
         finally:
             # a start that is under way ends first
             over.set()
@@ -60,8 +61,8 @@ async def told(service: str, fault: str, folder: Path) -> tuple[Counter[str], li
             await asyncio.to_thread(replica.stop)
         raws = [raw async for batch in _all(stage) for raw in batch]
         stood = stories.same_rows_as_rebuilt(service, folder, raws)
-        # one that dies of its last step may be stopped before it has read anything again
-        assert stood > 0 or deaths
+        # others may be stopped before they have written any row
+        assert stood > 0 or not fault.startswith("projected")
         end = stories.end_state(await whole(stage.log))
         await stage.nc.close()
         return end, deaths

@@ -1,4 +1,4 @@
-"""An acknowledgement that comes after the last attempt: the letter says that it was done, and redriving it does nothing twice."""
+"""Out of order and out of time: an acknowledgement after the last attempt, an order before the one that mints its entity."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 
 from sparring.catalogue import services
 from sparring.contracts.health import DeadLetterRecorded, DeadLetterRecovered, RedriveDeadLetter
+from sparring.contracts.parts import TaskSpec
+from sparring.contracts.selfplay_orch import CancelTask, RequestTask, TaskCancelled
 from sparring.contracts.training_slots import ClaimSlot, SlotClaimed
 from sparring.hearing import whole
 from sparring.invariants import violations
@@ -61,4 +63,25 @@ async def test_what_was_done_before_it_was_given_up_is_done_once_when_it_is_redr
         finally:
             for one in [sleeper, *others]:
                 one.kill()
+            await stage.nc.close()
+
+
+@pytest.mark.timeout(120)
+async def test_an_order_that_overtakes_the_one_that_mints_its_entity_waits_for_it(tmp_path: Path) -> None:
+    with nats_server() as server:
+        assert server.address is not None
+        stage = await stories.Stage.of(server.address.url)
+        orch = Replica(app_of("selfplay-orch"), server.address.url, tmp_path).start()
+        try:
+            await stage.order(CancelTask(task="t1", reason="not wanted"))
+
+            async def refused() -> bool:
+                return "NoSuchEntity: CancelTask names task 't1'" in (tmp_path / "selfplay_orch-0.log").read_text()
+
+            await eventually(refused, within_s=30, what="it is tried again, not acknowledged")
+            spec = TaskSpec(kind="export", lane="hex", seed=1, argv=("x",), timeout_s=600.0)
+            await stage.order(RequestTask(task="t1", spec=spec, by="test"))
+            await stage.happened(TaskCancelled)
+        finally:
+            orch.kill()
             await stage.nc.close()

@@ -156,7 +156,7 @@ async def node_with_room(place: Ground) -> None:
                         cores=64, memory_bytes=2**38, gpus=(), seats=LIMIT)  # fmt: skip
     node: Decider[Any] = Decider("health", "node", None, lambda state, _: state, state_type=type(None))
     because = Because(source="test", now=clock.now(), id="joined")
-    await EntityStore(JetStreamLog(place.nc)).execute([(node, "n1")], lambda _: [joined], because, verify=False)
+    await EntityStore(JetStreamLog(place.nc)).execute([(node, "n1")], lambda _: [joined], because)
 
 
 @WHERE

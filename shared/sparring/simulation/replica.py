@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sparring import __version__
-from sparring.binding import Handlers, Repeats, adoption, obeying, order_id
+from sparring.binding import Handlers, Repeats, adoption, obeying, order_id, unknown
 from sparring.contracts import fingerprint
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.readings import ServiceBeat
@@ -228,7 +228,7 @@ class Replica:
         check_expiry(envelope, context.now)
         command, ledger = self.handlers.command(order), self.cluster.ledger
         if not command.mints and not ledger.exists(command.decider, order.id):
-            return
+            raise unknown(order)
         gathered = finished(command.gather(order, self)) if command.gather else None
         context = replace(context, id=envelope.id, gathered=gathered)
         what = obeying(command, order, envelope, context, self.source)
