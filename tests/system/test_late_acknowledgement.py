@@ -76,7 +76,8 @@ async def test_an_order_that_overtakes_the_one_that_mints_its_entity_waits_for_i
             await stage.order(CancelTask(task="t1", reason="not wanted"))
 
             async def refused() -> bool:
-                return "NoSuchEntity: CancelTask names task 't1'" in (tmp_path / "selfplay_orch-0.log").read_text()
+                log = tmp_path / f"{Path(orch.where).name.partition('.')[0]}-0.log"
+                return log.exists() and "NoSuchEntity: CancelTask names task 't1'" in log.read_text()
 
             await eventually(refused, within_s=30, what="it is tried again, not acknowledged")
             spec = TaskSpec(kind="export", lane="hex", seed=1, argv=("x",), timeout_s=600.0)
