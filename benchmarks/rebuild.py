@@ -13,83 +13,23 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import nats
+from filling import fill
 from nats.aio.client import Client
 from rows import Row, at_most, plain, ratio_of
 
-from sparring.contracts.base import Fact
-from sparring.contracts.sync import BatchAdmitted, BatchStored, GamesRecorded, TransferGranted
-from sparring.envelope import Envelope, encode
 from sparring.log.jetstream import JetStreamLog
 from sparring.place import Place
 from sparring.projection import Projection
 from sparring.reader import Reader
-from sparring.schema_files import sample_path
 from sparring.streams import EVENTS
-from sparring.testing import at, nats_server
+from sparring.testing import nats_server
 from sparring.topology import declare_topology
 from sync.read_models.custody import CUSTODY
 
 FACTS = int(os.environ.get("SPARRING_BENCH_FACTS", "1000000"))
-BATCH = 1_000
-
-
-def sample(cls: type[Fact]) -> Fact:
-    return cls.model_validate_json(sample_path(cls).read_text())
-
-
-def messages() -> Iterator[tuple[str, dict[str, str], bytes]]:
-    """The samples' bodies with the batch's own id written in: a million models would take minutes to make."""
-    kinds = (GamesRecorded, TransferGranted, BatchStored, BatchAdmitted)
-    parts = []
-    for cls in kinds:
-        fact = sample(cls).model_copy(
-            update={"batch": "0batch0"}
-            | ({"lane": "hex5_2p", "games": 30} if cls in (GamesRecorded, BatchAdmitted) else {})
-        )
-        parts.append(
-            encode(
-                fact,
-                Envelope(
-                    "0id0",
-                    "sync/0",
-                    at(0),
-                    "0order0",
-                    "0order0",
-                    "hex5_2p-1",
-                    "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
-                ),
-            )
-        )
-    for number in range(FACTS):
-        subject, headers, body = parts[number % len(kinds)]
-        batch = f"t{number // len(kinds)}-1"
-        own = {
-            "ce-id": f"f{number:035}",
-            "Nats-Msg-Id": f"f{number:035}",
-            "ce-subject": batch,
-            "Sparring-Order": f"o{number:035}",
-        }
-        yield subject.replace("0batch0", batch), headers | own, body.replace(b"0batch0", batch.encode())
-
-
-async def fill(nc: Client) -> None:
-    """Atomic batches of a thousand: the fastest way in."""
-    number, batch = 0, 0
-    for subject, headers, body in messages():
-        number += 1
-        more = {"Nats-Batch-Id": f"fill-{batch}", "Nats-Batch-Sequence": str(number)}
-        if number < BATCH:
-            await nc.publish(subject, body, headers=headers | more)
-            continue
-        answer = json.loads(
-            (await nc.request(subject, body, headers=headers | more | {"Nats-Batch-Commit": "1"}, timeout=60)).data
-        )
-        assert "error" not in answer, answer
-        number, batch = 0, batch + 1
 
 
 def raw_reader(url: str, facts: int) -> float:
@@ -159,7 +99,7 @@ async def _measure(url: str, folder: Path) -> list[Row]:
     nc = await nats.connect(url)
     await declare_topology(nc)
     began = time.perf_counter()
-    await fill(nc)
+    await fill(nc, 0, FACTS)
     filled = time.perf_counter() - began
     end = await JetStreamLog(nc).end()
     info = await nc.jetstream().stream_info(EVENTS)
