@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 
 import nats.errors
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
 from nats.js.errors import Error as JetStreamError
 
-from sparring.log.headers import quicken
+from sparring.log.headers import Headers
 from sparring.log.interface import Raw
+from sparring.log.wire import SwiftParser
 
 PULL = 5_000
 # so far behind the end, messages are gathered into large batches; nearer to it each is handed on as it comes
@@ -25,6 +25,10 @@ FAR = 1_000
 BEAT_S = 2.0
 PULL_EXPIRES_S = 30.0
 LARGEST_BATCH = 20_000
+
+
+# subject, reply, header block, body
+Arrived = tuple[bytes, bytes, bytes, bytes]
 
 
 class _Doubt(Exception):
@@ -37,13 +41,12 @@ class Feed:
     def __init__(self, nc: Client, stream: str, after: int, filters: Sequence[str]) -> None:
         self._nc, self._stream, self.position = nc, stream, after
         self._filters = list(filters)
-        quicken(nc)
         self._subscription: Subscription | None = None
         self._consumer = ""
         self._delivered = 0
         self._asked = 0
         self._behind = 0
-        self._arrived: deque[Msg] = deque()
+        self._arrived: deque[Arrived] = deque()
         self._something = asyncio.Event()
 
     async def batches(self) -> AsyncIterator[list[Raw]]:
@@ -72,17 +75,16 @@ class Feed:
         )
         info = await self._nc.jetstream(timeout=5).add_consumer(self._stream, config)
         self._consumer, self._delivered, self._asked, self._behind = info.name, 0, 0, 0
-        self._arrived = arrived = deque[Msg]()
+        self._arrived = arrived = deque[Arrived]()
 
-        async def hear(message: Msg) -> None:
-            arrived.append(message)
+        def hear(*message: bytes) -> None:
+            arrived.append(message)  # type: ignore[arg-type]
             self._something.set()
 
-        # what was asked for bounds what can arrive; waiting for each message by itself would cost ten times as much
+        # what was asked for bounds what can arrive
         self._inbox = self._nc.new_inbox()
-        self._subscription = await self._nc.subscribe(
-            self._inbox, cb=hear, pending_msgs_limit=4 * PULL, pending_bytes_limit=512 * 1024 * 1024
-        )
+        self._subscription = await self._nc.subscribe(self._inbox)
+        SwiftParser.of(self._nc).sinks[b"%d" % self._subscription._id] = hear
 
     async def _ask(self) -> None:
         request = {"batch": PULL, "expires": int(PULL_EXPIRES_S * 1e9), "idle_heartbeat": int(BEAT_S * 1e9)}
@@ -115,36 +117,38 @@ class Feed:
             self._something.clear()
             await asyncio.wait_for(self._something.wait(), 3 * BEAT_S)
 
-    def _take(self, message: Msg, batch: list[Raw]) -> None:
-        if not message.reply.startswith("$JS.ACK."):
-            self._status(message)
+    def _take(self, message: Arrived, batch: list[Raw]) -> None:
+        subject, reply, head, body = message
+        if not reply.startswith(b"$JS.ACK."):
+            self._status(head)
             return
         # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream sequence>.<consumer sequence>.<nanoseconds>.<pending>,
         # with domain and account hash before the stream where a reply has more than nine tokens
-        parts = message.reply.split(".")
+        parts = reply.split(b".")
         first = 5 if len(parts) == 9 else 7
-        sequence, delivered, nanoseconds, self._behind = (int(part) for part in parts[first : first + 4])
-        if delivered != self._delivered + 1:
+        sequence, delivered, nanoseconds, behind = parts[first : first + 4]
+        if int(delivered) != self._delivered + 1:
             raise _Doubt
-        self._delivered, self._asked = delivered, self._asked - 1
-        at = datetime.fromtimestamp(nanoseconds // 1000 / 1e6, UTC)
-        batch.append(Raw(sequence, at, message.subject, message.headers or {}, message.data))
+        self._delivered, self._asked, self._behind = self._delivered + 1, self._asked - 1, int(behind)
+        at = datetime.fromtimestamp(int(nanoseconds) // 1000 / 1e6, UTC)
+        batch.append(Raw(int(sequence), at, subject.decode(), Headers(head), body))
 
-    def _status(self, message: Msg) -> None:
-        headers = message.headers or {}
-        status = headers.get("Status")
-        if status == "100":
+    def _status(self, head: bytes) -> None:
+        status, headers = head[9:12], Headers(head)
+        if status == b"100":
             # the beat says what was delivered: what a broken connection swallowed would else be missed until the next message
-            if int(headers.get("Nats-Last-Consumer", self._delivered)) != self._delivered:
+            if int(headers.get("Nats-Last-Consumer") or self._delivered) != self._delivered:
                 raise _Doubt
             return
-        if status in ("404", "408"):
+        if status in (b"404", b"408"):
             # this pull is over; another one may still be open, asking again is harmless
             self._asked = 0
             return
         raise _Doubt
 
     async def close(self) -> None:
+        if self._subscription is not None:
+            SwiftParser.of(self._nc).sinks.pop(b"%d" % self._subscription._id, None)
         if self._subscription is not None and not self._nc.is_closed:
             with contextlib.suppress(nats.errors.Error, JetStreamError, TimeoutError, OSError):
                 await self._subscription.unsubscribe()

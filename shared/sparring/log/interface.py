@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,8 @@ class Outgoing:
     expect: Expect | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Raw:
-    """A message of the log, undecoded."""
+class Raw(NamedTuple):
+    """A message of the log, undecoded. A tuple: a replay makes millions of them."""
 
     sequence: int
     at: datetime
