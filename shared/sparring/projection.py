@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from sparring.contracts.base import FACTS
+from sparring.contracts.base import FACTS, Fact
 from sparring.envelope import CORRELATION, ORDER, current
 from sparring.errors import Transient, Undecodable, UnknownMessage
 from sparring.log.interface import Raw
@@ -136,6 +137,11 @@ class Projection:
         self.con.close()
 
 
+@cache
+def _schema_of(cls: type[Fact]) -> str:
+    return cls.schema_name()
+
+
 def _rows(batch: Iterable[Raw], types: frozenset[str]) -> Iterable[list[Any]]:
     for raw in batch:
         kind, owner, entity, id, name = raw.subject.split(".", 4)
@@ -146,9 +152,9 @@ def _rows(batch: Iterable[Raw], types: frozenset[str]) -> Iterable[list[Any]]:
             raise UnknownMessage(f"no contract matches {raw.subject} at sequence {raw.sequence}; upgrade this reader")
         if name not in types:
             continue
-        headers = raw.headers
+        headers, schema = raw.headers, _schema_of(cls)
         body = raw.body.decode()
-        if headers.get("ce-dataschema", cls.schema_name()) != cls.schema_name():
+        if headers.get("ce-dataschema", schema) != schema:
             try:
                 body = json.dumps(current(cls, headers, json.loads(body)))
             except ValueError as error:
