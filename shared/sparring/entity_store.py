@@ -203,7 +203,8 @@ class EntityStore:
             envelopes.append(envelope)
             subject, headers, body = encode(fact, envelope)
             batch.append(Outgoing(subject, headers, body, expect))
-        sequences = await self._log.append(batch, derived_id(because.order or because.id, str(attempt)))
+        batch_id = derived_id(because.order or because.id, str(attempt)) if len(batch) > 1 else ""
+        sequences = await self._log.append(batch, batch_id)
         fault("appended")
         own = [sequence for place, sequence in enumerate(sequences) if place not in carried]
         done = tuple(
