@@ -36,7 +36,12 @@ class _Ids(RandomIdGenerator):
 
 
 def set_up(service: str, replica: str = "", exporter: SpanExporter | None = None) -> bool:
-    """Sends spans by OTLP over HTTP when the usual variables name an endpoint; says whether it does."""
+    """Sends spans by OTLP over HTTP when the usual variables name an endpoint; says whether it does.
+
+    A process that has a provider already, a user's own program, keeps it.
+    """
+    if isinstance(trace.get_tracer_provider(), TracerProvider):
+        return True
     if exporter is None:
         if not any(os.environ.get(name) for name in ENDPOINTS) or os.environ.get("OTEL_SDK_DISABLED") == "true":
             return False
@@ -50,7 +55,15 @@ def set_up(service: str, replica: str = "", exporter: SpanExporter | None = None
     return True
 
 
+def send_now() -> None:
+    """Sends what is waiting; spans may follow."""
+    provider = trace.get_tracer_provider()
+    if isinstance(provider, TracerProvider):
+        provider.force_flush(5_000)
+
+
 def flush() -> None:
+    """Sends what is waiting, and ends."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         provider.shutdown()

@@ -16,19 +16,21 @@ import pytest
 from typer.testing import CliRunner
 
 import sparring
-from sparring import clock
+from sparring import clock, telemetry
 from sparring.cli.app import build
 from sparring.client import Client, NoEvidence, TaskEnded
 from sparring.contracts.base import Fact
-from sparring.contracts.parts import Artifact
-from sparring.contracts.pipeline import ExportFinished, IterationClosed, IterationOpened, PauseLane
+from sparring.contracts.health import NodeJoined
+from sparring.contracts.parts import Artifact, Check
+from sparring.contracts.pipeline import ExportFinished, IterationClosed, IterationOpened, LanePaused, PauseLane
 from sparring.contracts.selfplay_orch import TaskAbandoned, TaskFailed, TaskFinished
-from sparring.contracts.sync import BatchAdmitted
+from sparring.contracts.sync import BatchAdmitted, RecordGames
 from sparring.envelope import Envelope, encode
 from sparring.errors import BadInput, CannotAnswer
 from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.log import JetStreamLog
+from sparring.reader import log_identity
 from sparring.server import EmbeddedServer
 from sparring.streams import COMMANDS, EVENTS
 from sparring.testing import eventually
@@ -275,3 +277,108 @@ async def test_an_order_is_spooled_while_no_server_answers_and_sent_later_once(
         assert len(raws) == 1 and await client.flush() == 0
         await client.send(PauseLane(lane="hex", revision=1, by="me"), id=raws[0].headers["ce-id"])
         assert len(await JetStreamLog(await client._connected(), stream=COMMANDS).load("cmd.pipeline.>")) == 1
+
+
+async def test_what_only_a_node_holds_is_recommended_with_its_urgency_and_a_copy_goes_where_one_wants(
+    client: Client, tmp_path: Path
+) -> None:
+    nc = await client._connected()
+    node = NodeJoined(node="n9", boot="b", build="1", compatible=True, ephemeral=True, tags=(), kinds=(), machine="n9",
+                      cores=8, memory_bytes=2**35, gpus=(), seats=2)  # fmt: skip
+    await tell(client, node)
+    check = Check(ok=True, games=7, positions=70, policy_coverage=1.0, mean_plies=10)
+    order = RecordGames(batch="far-1", lane="hex", task="far", attempt=1, node="n9", model="", sha256=SHA, bytes=3, games=7,
+                        positions=70, check=check)  # fmt: skip
+    await client.send(order)
+
+    async def recommended() -> list[Any]:
+        return await client.sync_recommendations("hex")
+
+    (one,) = await eventually(recommended)
+    assert (one.batch, one.node, one.games, one.ephemeral) == ("far-1", "n9", 7, True)
+    assert one.urgency >= 3 * 7
+    assert await client.sync_recommendations("another") == []
+    assert await client.sync_now("hex") == 1
+
+    async def hastened() -> bool:
+        return (await client.sync_recommendations())[0].urgency > 1e8
+
+    await eventually(hastened)
+    file = tmp_path / "weights"
+    file.write_bytes(b"weights")
+    kept = await client.keep(file, "model")
+    (copy,) = await client.transfer(kept, to=f"file://{tmp_path}/nas")
+    assert copy.url.startswith(f"file://{tmp_path}/nas") and copy.sha256 == kept.sha256
+    back = await client.fetch(copy, tmp_path / "back")
+    assert back.read_bytes() == b"weights"
+    assert nc.is_connected
+    with pytest.raises(BadInput):
+        await client.transfer(kept, to="s3://nowhere")
+
+
+SPANS = """
+import json, sys
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import sparring
+from sparring import telemetry
+from sparring.contracts.pipeline import PauseLane
+
+exporter = InMemorySpanExporter()
+telemetry.set_up("mine", exporter=exporter)
+with sparring.connect(sys.argv[1]) as client:
+    @client.traced("inner", steps=3)
+    def inner():
+        client.send(PauseLane(lane="hex", revision=1, by="span"))
+
+    with client.span("outer", iteration="hex-7"):
+        inner()
+    telemetry.send_now()
+    found = {one.name: one for one in exporter.get_finished_spans()}
+    root = telemetry.root_of("hex-7")
+    print(json.dumps({
+        "trace": f"{root.trace_id:032x}", "root": f"{root.span_id:016x}",
+        "spans": {name: [f"{one.context.trace_id:032x}", f"{one.parent.span_id:016x}", f"{one.context.span_id:016x}"]
+                  for name, one in found.items()},
+    }))
+"""
+
+
+async def test_a_scripts_spans_lie_in_the_iterations_trace_and_its_orders_carry_it(client: Client, url: str) -> None:
+    argv = [sys.executable, "-c", SPANS, url]
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    outer, inner = told["spans"]["outer"], told["spans"]["inner"]
+    assert outer[:2] == [told["trace"], told["root"]]
+    assert inner[:2] == [told["trace"], outer[2]]
+    (paused,) = [
+        one for one in await whole(JetStreamLog(await client._connected())) if isinstance(one.fact, LanePaused)
+    ]
+    assert paused.traceparent.split("-")[1] == told["trace"], "the service went on in the trace of the order"
+    # the trace is the one that services write the iteration's own spans into
+    telemetry.salt_with(await log_identity(await client._connected()))
+    assert f"{telemetry.root_of('hex-7').trace_id:032x}" == told["trace"]
+
+
+async def test_progress_is_a_reading_that_somebody_must_hear(client: Client, url: str) -> None:
+    heard = asyncio.Queue[dict[str, Any]]()
+    nc = await client._connected()
+
+    async def hear(message: Any) -> None:
+        heard.put_nowait(json.loads(message.data))
+
+    await nc.subscribe("tel.*.progress", cb=hear)
+    await nc.flush()
+    run = CliRunner()
+
+    def record(*arguments: str) -> Any:
+        return run.invoke(build(), ["record", "metrics", "hex", *arguments])
+
+    done = await asyncio.to_thread(record, "--done", "3", "--of", "10", "--nats", url)
+    assert done.exit_code == 0, done.output
+    said = await asyncio.wait_for(heard.get(), 10)
+    assert (said["lane"], said["kind"], said["done"], said["of"]) == ("hex", "train", 3.0, 10.0)
+    nobody = await asyncio.to_thread(record, "--done", "3", "--of", "10", "--nats", "nats://127.0.0.1:9")
+    assert nobody.exit_code != 0
+    wrong = await asyncio.to_thread(record, "--done", "11", "--of", "10", "--nats", url)
+    assert wrong.exit_code != 0

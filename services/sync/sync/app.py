@@ -2,11 +2,12 @@
 
 from sparring.contracts.sync import RecordGames, ReportStored, ReportTransferFailed, SealDataset, SyncNow
 from sparring.decider import Command
-from sparring.service import Service
+from sparring.service import Question, Service
 from sync.core.batch import BATCH, failed, hasten, record, stored
 from sync.core.dataset import DATASET, seal
 from sync.core.picture import CustodyPicture
 from sync.core.plan import plan
+from sync.core.questions import recommendations
 from sync.read_models.custody import CUSTODY
 from sync.settings import Settings
 from sync.workers import delete_retired, digest_of, reached
@@ -25,4 +26,5 @@ SERVICE = Service(
     plan=plan,
     read_models=[CUSTODY],
     workers=[delete_retired],
+    questions={"recommendations": Question(recommendations)},
 )

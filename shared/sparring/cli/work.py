@@ -15,11 +15,11 @@ from sparring.cli.common import AsJson, At, Data, Nats, footer, print_json, tabl
 from sparring.cli.control import order
 from sparring.client import Client, Recording, Submitted
 from sparring.contracts.selfplay_orch import CancelTask
-from sparring.errors import BadInput
+from sparring.errors import BadInput, CannotAnswer
 from sparring.reader import Reader
 
 tasks_app = typer.Typer(invoke_without_command=True)
-record_app = typer.Typer(no_args_is_help=True, help="Completions of programs of your own: games, models.")
+record_app = typer.Typer(no_args_is_help=True, help="What programs of your own did: games, metrics, models.")
 
 STATES = ("requested", "assigned", "started", "finished", "cancelled", "abandoned")
 TASKS = """
@@ -175,6 +175,32 @@ def games(
             return await client.selfplay_complete(lane, file, games, positions, task=task, model=model)
 
     _told(asyncio.run(run()), as_json)
+
+
+@record_app.command()
+def metrics(
+    lane: Annotated[str, typer.Argument(help="The lane.")],
+    done: Annotated[float, typer.Option(min=0, help="How much is done, in steps or whatever `--of` counts.")],
+    of: Annotated[float, typer.Option(min=0, help="Of how much.")],
+    task: Annotated[str, typer.Option(help="The task; default: <lane>-train.")] = "",
+    as_json: AsJson = False,
+    nats: Nats = None,
+    data: Data = None,
+) -> None:
+    """Says how far a training of your own is: a reading for the screens, not a fact. Exit code 4 when nobody hears it."""
+    if not 0 <= done <= of or of == 0:
+        raise BadInput(f"--done {done:g} --of {of:g}: give a part of a whole that is more than nothing")
+
+    async def run() -> bool:
+        async with Client(nats, data) as client:
+            return await client.training_progress(lane, done, of, task=task)
+
+    if not asyncio.run(run()):
+        raise CannotAnswer("no server heard it, and a reading is not kept for later; see spar services")
+    if as_json:
+        print_json(None, lane=lane, done=done, of=of)
+    else:
+        print(f"{lane} {done:g} of {of:g}")
 
 
 @record_app.command("model")

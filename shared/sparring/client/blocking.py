@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
+from opentelemetry.trace import Span
+
 from sparring.client.results import Client
 from sparring.client.slots import TrainingSlot
+from sparring.client.tracing import own_span
 from sparring.client.work import OwnTask
 from sparring.contracts.base import Fact
 from sparring.contracts.parts import Artifact
@@ -75,13 +79,37 @@ class BlockingClient:
     wait = _blocking(Client.wait)
     keep = _blocking(Client.keep)
     selfplay_complete = _blocking(Client.selfplay_complete)
+    sync_recommendations = _blocking(Client.sync_recommendations)
     sync_now = _blocking(Client.sync_now)
+    transfer = _blocking(Client.transfer)
     training_progress = _blocking(Client.training_progress)
     training_complete = _blocking(Client.training_complete)
 
     def question(self, service: str, name: str, at: str | int | None = None, **asked: Any) -> Any:
         """A service's own rules, asked of the log."""
         return self.run(self.client.question(service, name, at, **asked))
+
+    @contextlib.contextmanager
+    def span(self, name: str, *, iteration: str = "", **attributes: Any) -> Iterator[Span]:
+        """`with client.span("distil", iteration="hex5_2p-3"): …`; orders sent inside carry its context."""
+        self.run(self.client.prepare_tracing())
+        with own_span(name, iteration, attributes) as one:
+            yield one
+
+    def traced(
+        self, name: str = "", *, iteration: str = "", **attributes: Any
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """As a decorator: each call is a span, named as the function unless told otherwise."""
+
+        def around(function: Callable[P, R]) -> Callable[P, R]:
+            @functools.wraps(function)
+            def run(*args: P.args, **kwargs: P.kwargs) -> R:
+                with self.span(name or function.__qualname__, iteration=iteration, **attributes):
+                    return function(*args, **kwargs)
+
+            return run
+
+        return around
 
     @contextlib.contextmanager
     def training_slot(

@@ -13,7 +13,7 @@ import nats.errors
 from nats.aio.client import Client as Nats
 from nats.js.errors import Error as JetStreamError
 
-from sparring import clock
+from sparring import clock, telemetry
 from sparring.contracts.base import Order
 from sparring.decider import Recorded
 from sparring.envelope import ORDER, encode_order, recorded
@@ -54,6 +54,7 @@ class Orders:
     async def __aexit__(self, *_: object) -> None:
         if self._nc is not None:
             await self._nc.close()
+        await asyncio.to_thread(telemetry.send_now)
 
     async def _connected(self) -> Nats:
         if self._nc is None or not self._nc.is_connected:
@@ -73,6 +74,7 @@ class Orders:
             source="client",
             expires_s=expires_s,
             correlation=correlation,
+            traceparent=telemetry.current_traceparent(),
         )
         self._spool(subject, headers, body)
         try:
@@ -100,7 +102,10 @@ class Orders:
     async def publish(self, order: Order, *, expires_s: float | None = None) -> str:
         """Sends the order past the outbox, for what is worthless later; returns its id. Raises LogUnavailable."""
         nc, id = await self._connected(), clock.new_id()
-        subject, headers, body = encode_order(order, id, now=clock.now(), source="client", expires_s=expires_s)
+        trace = telemetry.current_traceparent()
+        subject, headers, body = encode_order(
+            order, id, now=clock.now(), source="client", expires_s=expires_s, traceparent=trace
+        )
         try:
             await nc.jetstream(timeout=5).publish(subject, body, headers=headers, stream=COMMANDS)
         except (nats.errors.Error, JetStreamError, TimeoutError, OSError) as error:

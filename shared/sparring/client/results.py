@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import socket
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 import nats.errors
 
 from sparring import clock
+from sparring.artifacts import open_store
 from sparring.client.orders import Sent
 from sparring.client.slots import TrainingSlot
 from sparring.client.work import Work
 from sparring.contracts.lifecycle import Lineage, RegisterModel
-from sparring.contracts.parts import Check
+from sparring.contracts.parts import Artifact, Check
 from sparring.contracts.readings import TaskProgress
 from sparring.contracts.sync import RecordGames, SyncNow
 from sparring.errors import BadInput
@@ -62,6 +65,10 @@ class Client(Work):
         )  # fmt: skip
         return Recording(order.batch, await self.send(order))
 
+    async def sync_recommendations(self, lane: str = "", at: str | int | None = None) -> list[Any]:
+        """Batches that only a node holds, the most urgent first: `.batch`, `.node`, `.urgency`, `.age_s`, `.why`."""
+        return list(await self.question("sync", "recommendations", at, lane=lane))
+
     async def sync_now(self, lane: str = "", for_s: float = 600.0) -> int:
         """Moves what nodes still hold (of one lane, or of all) to the front of the transfers; how many batches that are."""
         sql = "select batch from sync_batches where state in ('recorded', 'granted') and (? = '' or lane = ?) order by batch"
@@ -69,6 +76,22 @@ class Client(Work):
         for row in held:
             await self.send(SyncNow(batch=row["batch"], for_s=for_s))
         return len(held)
+
+    async def transfer(self, *artifacts: Artifact, to: str) -> list[Artifact]:
+        """Copies what the log knows into another home of yours (`file:///mnt/nas/hex`, `nats://BUCKET`): models, shards,
+        batches. Returns the same artifacts with their new addresses; the log's own copies stay where they are.
+
+        Hashes are checked when they are read and when they are written; what is there already is not sent again. Raises
+        BadInput for a home that this build does not know.
+        """
+        js = (await self._connected()).jetstream(timeout=5)
+        target, moved = await open_store(to, js), list[Artifact]()
+        with tempfile.TemporaryDirectory(prefix="sparring-transfer-") as folder:
+            for one in artifacts:
+                file = await self.fetch(one, Path(folder) / one.sha256)
+                moved.append(one.model_copy(update={"url": await target.put(file, one.sha256)}))
+                await asyncio.to_thread(file.unlink, missing_ok=True)
+        return moved
 
     async def training_progress(
         self, lane: str, done: float, of: float, *, task: str = "", kind: str = "train"

@@ -16,8 +16,8 @@ from typing import Any, ParamSpec, Self, TypeVar
 from sparring import clock
 from sparring.artifacts import open_store, sha256_of
 from sparring.client.orders import Sent
-from sparring.client.reading import Reading
 from sparring.client.slots import TrainingSlot
+from sparring.client.tracing import Tracing
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.parts import Artifact, TaskSpec
 from sparring.contracts.selfplay_orch import (
@@ -61,7 +61,7 @@ def who() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"[:120]
 
 
-class Work(Reading):
+class Work(Tracing):
     """Tasks of any kind, and training slots."""
 
     async def lane(self, name: str, at: str | int | None = None) -> LaneSpec:

@@ -53,7 +53,7 @@ def urgency(batch: Batch, node: Node, now: datetime, critical_s: float) -> float
     return value + 1e9 if batch.hastened_until is not None and batch.hastened_until > now else value
 
 
-def _node(picture: CustodyPicture, name: str) -> Node:
+def node_of(picture: CustodyPicture, name: str) -> Node:
     return picture.all.nodes.get(name, Node())
 
 
@@ -64,9 +64,9 @@ def _retry_at(batch: Batch) -> timedelta:
 
 def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
     waiting = [
-        (urgency(batch, _node(picture, batch.node), ctx.now, ctx.settings.critical_s), name, batch)
+        (urgency(batch, node_of(picture, batch.node), ctx.now, ctx.settings.critical_s), name, batch)
         for name, batch in picture.all.open.items()
-        if batch.state == "recorded" and _node(picture, batch.node).lost_at is None
+        if batch.state == "recorded" and node_of(picture, batch.node).lost_at is None
         and (batch.until is None or ctx.now >= batch.until - timedelta(seconds=ctx.settings.lease_s) + _retry_at(batch))
     ]  # fmt: skip
     running = {name: batch.node for name, batch in picture.all.open.items() if batch.state == "granted"}
@@ -75,7 +75,7 @@ def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
         on_node = sum(node == batch.node for node in running.values())
         if len(running) >= ctx.settings.cluster_transfers or given >= most:
             return
-        if on_node >= _node(picture, batch.node).transfers(ctx.settings.node_transfers, ctx.now):
+        if on_node >= node_of(picture, batch.node).transfers(ctx.settings.node_transfers, ctx.now):
             continue
         running[name] = batch.node
         given += 1
@@ -154,7 +154,7 @@ def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
 def _lost(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
     """Only with proof: the node is gone for longer than nodes come back, and the store never had it."""
     for name, batch in picture.all.open.items():
-        node = _node(picture, batch.node)
+        node = node_of(picture, batch.node)
         if node.lost_at is None:
             continue
         patience = ctx.settings.ephemeral_gone_s if batch.ephemeral or node.ephemeral else ctx.settings.gone_s
