@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
 import pytest_asyncio
+import typer
 from typer.testing import CliRunner
 
 from sparring import clock
@@ -19,6 +21,7 @@ from sparring.contracts.health import AlarmRaised, NodeJoined, NodeLost
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.parts import Check
 from sparring.contracts.pipeline import IterationOpened, LaneRegistered
+from sparring.contracts.settings import SETTINGS_ADOPTED
 from sparring.contracts.sync import BatchAdmitted, GamesRecorded
 from sparring.contracts.training_slots import SlotClaimed
 from sparring.decider import Decider
@@ -29,10 +32,11 @@ from sparring.log.slice import SliceLog
 from sparring.server import EmbeddedServer
 from sparring.testing import at
 from sparring.topology import declare_topology
+from training_slots.app import SERVICE as SLOTS
 
 READS = (
     "status", "lanes", "nodes", "tasks", "models", "data", "datasets", "slots", "health", "alarms", "dlq ls", "dlq stats",
-    "why hex", "sql 'select * from pipeline_lanes'", "events",
+    "why hex", "sql 'select * from pipeline_lanes'", "events", "settings", "doctor --log",
 )  # fmt: skip
 # what depends on the moment of asking
 PASSING = {"age_s", "behind_s", "up"}
@@ -100,6 +104,22 @@ async def url(server: EmbeddedServer) -> AsyncIterator[str]:
     yield server.address.url
 
 
+async def adopt(url: str) -> None:
+    """The tenth fact: the pool of training slots says under which settings it runs."""
+    settings = SLOTS.settings()
+    fact = SETTINGS_ADOPTED["training-slots"].model_validate(
+        {
+            "service": "training-slots",
+            "hash": settings.fingerprint(),
+            "build": "1",
+            "values": settings.model_dump(mode="json"),
+        }
+    )
+    nc = await nats.connect(url)
+    await tell(EntityStore(JetStreamLog(nc)), 99, fact)
+    await nc.close()
+
+
 def without_moments(text: str) -> Any:
     def kept(value: Any) -> Any:
         if isinstance(value, dict):
@@ -111,14 +131,17 @@ def without_moments(text: str) -> Any:
 
 @pytest.mark.parametrize("suffix", [".ndjson", ".parquet"])
 def test_every_read_answers_from_a_file_as_from_the_cluster(url: str, tmp_path: Path, suffix: str) -> None:
+    asyncio.run(adopt(url))
     file = tmp_path / f"all{suffix}"
     assert spar("export", str(file), "--nats", url)[0] == 0
     for read in READS:
-        for moment in ([], ["--at", "5"]):
+        # doctor looks at more than the log unless it is asked about the past
+        for moment in [["--at", "10"], ["--at", "5"]] if read.startswith("doctor") else [[], ["--at", "5"]]:
             words = [*words_of(read), "--json", *moment]
             live, replayed = spar(*words, "--nats", url), spar("replay", str(file), *words)
-            # slots are told by the rules of a service that never ran here: both say so
-            assert live[0] == (2 if read == "slots" else 0), (read, live)
+            # slots are told by the rules of a service that had not run yet at 5: both say so
+            silent = read == "slots" and moment == ["--at", "5"]
+            assert live[0] == (2 if silent else 0), (read, live)
             assert without_moments(live[1]) == without_moments(replayed[1]), read
             assert replayed[0] == live[0], (read, replayed)
 
@@ -176,3 +199,52 @@ def test_bad_input_is_named(url: str, tmp_path: Path) -> None:
         code, text = spar(*words)
         assert code == 2 and part in text, (words, code, text)
     assert not list(tmp_path.glob("l.ndjson"))
+
+
+# what asks about the past in words of its own, or about nothing that facts tell
+WITHOUT_AT = {
+    "diff": "names two moments", "export": "names a span", "log status": "what lies where now",
+    "dlq rehearse": "decides with the state as it is now", "sprt": "arithmetic", "simulate": "no log", "replay": "runs a read",
+    "rebuild": "says at which sequence it compares",
+}  # fmt: skip
+# what changes something
+ORDERS = {
+    "up", "pause", "resume", "halt", "drain", "boost", "rollback", "agent", "submit", "with-slot", "lanes add", "nodes forget",
+    "nodes retire", "tasks cancel", "record games", "record metrics", "record model", "slots preempt", "slots hold",
+    "slots lift", "dlq redrive", "dlq discard", "log archive",
+}  # fmt: skip
+
+
+def commands(found: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    children = getattr(found, "commands", {})
+    options = {one.name for one in found.params}
+    if not children or "nats" in options:
+        yield " ".join(path), options
+    for name, child in children.items():
+        yield from commands(child, (*path, name))
+
+
+def test_every_command_that_reads_answers_for_any_moment() -> None:
+    found = dict(commands(typer.main.get_command(build())))
+    assert {name for name, options in found.items() if "at" not in options} == {*WITHOUT_AT, *ORDERS}
+
+
+def test_settings_are_those_that_a_service_adopted_by_then(url: str) -> None:
+    asyncio.run(adopt(url))
+    told = json.loads(spar("settings", "training-slots", "--nats", url, "--json")[1])
+    assert told["settings"]["training-slots"]["hash"] == SLOTS.settings().fingerprint()
+    assert json.loads(spar("settings", "--nats", url, "--at", "9", "--json")[1])["settings"] == {}
+    code, text = spar("settings", "--nats", url, "--config", "x.toml")
+    assert code == 2 and "leave the file out" in text
+
+
+def test_beats_are_not_kept_and_the_refusal_says_what_to_ask_instead(url: str) -> None:
+    code, text = spar("services", "--at", "5", "--nats", url)
+    assert code == 2 and "spar health --at 5" in text
+
+
+def test_the_log_of_a_past_moment_is_examined(url: str, tmp_path: Path) -> None:
+    assert spar("doctor", "--at", "9", "--nats", url) == (0, "all well: the log's invariants hold\n")
+    file = tmp_path / "all.parquet"
+    spar("export", str(file), "--nats", url)
+    assert spar("doctor", "--data", str(file))[0] == 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +12,7 @@ import nats
 
 from sparring.decider import Recorded
 from sparring.hearing import whole
+from sparring.local import LocalCluster
 from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer
 
@@ -47,38 +45,14 @@ anchor_pairs = 20
 """
 
 
-class Up:
-    """A running `spar up`."""
+class Up(LocalCluster):
+    """A running `spar up` with two lanes of the tiny engine."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.data, self.output = folder / "data", folder / "up.log"
         lanes = folder / "lanes.toml"
         if not lanes.exists():
             lanes.write_text(lane("a_2p") + lane("b_2p"))
-        argv = [sys.executable, "-m", "sparring.cli", "up", "--data", str(self.data), "--lanes", str(lanes), *options]
-        environ = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "state")}
-        environ.pop("SPARRING_DATA", None)
-        self.environ = environ
-        with self.output.open("ab") as log:
-            self.process = subprocess.Popen(argv, stdout=log, stderr=log, env=environ, start_new_session=True)
-
-    def wait(self, within_s: float = 120.0) -> int:
-        return self.process.wait(within_s)
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    def spar(self, *arguments: str, check: bool = True) -> str:
-        """The output of a command beside the running cluster."""
-        argv = [sys.executable, "-m", "sparring.cli", *arguments, "--data", str(self.data)]
-        done = subprocess.run(argv, capture_output=True, text=True, env=self.environ, timeout=60)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        super().__init__(folder, lanes, *options)
 
     def pid_of(self, module: str) -> int:
         """The process of a service of this very cluster. Raises AssertionError when it does not run."""
@@ -86,10 +60,6 @@ class Up:
         pids = [int(one) for one in found.stdout.split()]
         assert pids, f"{module} does not run"
         return pids[0]
-
-    @property
-    def text(self) -> str:
-        return self.output.read_text()
 
 
 @contextmanager

@@ -8,6 +8,12 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pytest
+
+import sparring
+from sparring.contracts.sync import BatchAdmitted
+from sparring.errors import BadInput
+
 spec = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
 assert spec is not None and spec.loader is not None
 cluster = importlib.util.module_from_spec(spec)
@@ -41,3 +47,21 @@ def test_an_impatient_person_leaves_nothing_behind(tmp_path: Path) -> None:
         assert one.wait() == 0, one.text
         assert "everything is on disk" in one.text
     assert processes_of(one.data) == []
+
+
+def test_a_users_test_gets_a_whole_cluster_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    lanes = tmp_path / "lanes.toml"
+    lanes.write_text(cluster.lane("a_2p"))
+    with sparring.local_cluster(lanes, environ={"SPARRING_SYNC__KEEP_S": "77"}) as one:
+        folder = one.data
+        with one.connect() as client:
+            for fact in client.subscribe(BatchAdmitted, since=1):
+                assert fact.fact.lane == "a_2p"
+                break
+        assert "77" in one.spar("settings", "sync")
+    assert one.process.poll() == 0, one.text
+    assert not folder.exists()
+    left = subprocess.run(["pgrep", "-f", "--", str(folder)], capture_output=True, text=True).stdout
+    assert left == ""
+    with pytest.raises(BadInput, match="lanes"), sparring.local_cluster(tmp_path / "no lanes.toml"):
+        pass

@@ -12,6 +12,7 @@ from nats.js.errors import NotFoundError
 from sparring import catalogue
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, table, with_reader
 from sparring.contracts.readings import ServiceBeat
+from sparring.errors import BadInput
 from sparring.reader import Reader
 from sparring.report import report
 
@@ -68,8 +69,13 @@ async def unhandled(reader: Reader, service: str) -> dict[str, Any]:
     return {"waiting": waiting, "oldest_s": None if oldest is None else round(oldest, 1)}
 
 
-def services(nats: Nats = None, data: Data = None, as_json: AsJson = False) -> None:
+def services(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
     """Each replica of each service by its last beat: position, lag, waiting messages, failures, memory."""
+    if at is not None:
+        raise BadInput(
+            f"--at {at}: a beat is a reading, and readings are not kept; what was known of the services then is told by "
+            f"`spar health --at {at}`, `spar alarms --at {at}` and `spar settings --at {at}`"
+        )
 
     async def ask(reader: Reader) -> list[dict[str, Any]]:
         end = reader.projection.position

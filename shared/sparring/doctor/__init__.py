@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sparring.doctor.examination import Examination, examine
+from sparring.doctor.examination import Examination, broken_invariants, examine
 from sparring.doctor.finding import SEVERITIES, Finding, exit_code
 from sparring.doctor.wiring import unwired
 
-__all__ = ["SEVERITIES", "Examination", "Finding", "examine", "exit_code", "unwired"]
+__all__ = ["SEVERITIES", "Examination", "Finding", "broken_invariants", "examine", "exit_code", "unwired"]

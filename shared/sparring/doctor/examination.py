@@ -26,7 +26,7 @@ from sparring.hearing import heard
 from sparring.invariants import Watch
 from sparring.log.archived import ArchivedLog
 from sparring.log.guards import GuardCheck
-from sparring.log.interface import until
+from sparring.log.interface import Log, until
 from sparring.log.jetstream import JetStreamLog
 from sparring.readings import stored
 from sparring.streams import TELEMETRY
@@ -141,9 +141,14 @@ async def _clock(look: Examination) -> AsyncIterator[Finding]:
 
 
 async def _invariants(look: Examination) -> AsyncIterator[Finding]:
-    """What must hold over any log; one pass, whatever its length."""
     log = ArchivedLog(look.nc)
-    watch, guards, end = Watch(), GuardCheck(), await log.end()
+    async for one in broken_invariants(log, await log.end()):
+        yield one
+
+
+async def broken_invariants(log: Log, end: int) -> AsyncIterator[Finding]:
+    """What must hold over any log, from its first fact to that sequence; one pass, whatever its length."""
+    watch, guards = Watch(), GuardCheck()
     async for batch in until(log, end):
         for raw in batch:
             for text in _broken(watch, guards, raw):
