@@ -1,6 +1,6 @@
 """What grows with the log: disk, the server's memory and the time of a start, at one and at ten million facts.
 
-Batches of games on their way (see `filling.py`): every fact has a subject of its own. The service is `sync`, whose tables
+Batches of games from their record to their end (see `filling.py`): every fact has a subject of its own. The service is `sync`, whose tables
 are the largest; it starts once with its own files and once on an empty disk, from the copy that the server keeps.
 `SPARRING_BENCH_GROWTH` sets other counts, in thousands.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nats
 import psutil
-from filling import fill
+from filling import TO_THE_END, fill
 from nats.aio.client import Client
 from rows import Row, at_most, plain
 
@@ -66,7 +66,7 @@ class Reading:
     async def stop(self) -> None:
         assert self.process is not None
         self.process.terminate()
-        await asyncio.to_thread(self.process.wait, 60)
+        await asyncio.to_thread(self.process.wait, 120)
 
 
 def memory(server: EmbeddedServer) -> int:
@@ -114,7 +114,7 @@ async def _measure(server: EmbeddedServer, folder: Path) -> list[Row]:
         # another connection for each size: the server was killed meanwhile
         nc = await nats.connect(server.address.url)
         await declare_topology(nc)
-        await fill(nc, begin, count)
+        await fill(nc, begin, count, TO_THE_END)
         found += await at(count, nc, server, folder, empty)
         begin = count
         await nc.close()

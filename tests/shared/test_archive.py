@@ -236,17 +236,12 @@ async def test_killed_in_the_middle_it_is_finished_by_the_next_run(
 
 # ---- who may purge
 
-USERS = """
-authorization {
-  users = [
-    {user: service, password: s, permissions: {publish: {deny: ["$JS.API.STREAM.PURGE.EVENTS", "$JS.API.STREAM.DELETE.>"]}}}
-    {user: archivist, password: a}
-  ]
-}
-"""
+USERS = (Path(__file__).parents[2] / "infra" / "nats" / "users.conf").read_text()
 
 
-async def test_only_the_archivist_may_purge(tmp_path: Path) -> None:
+async def test_only_the_archivist_may_purge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPARRING_SERVICE_PASSWORD", "s")
+    monkeypatch.setenv("SPARRING_ARCHIVIST_PASSWORD", "a")
     server = EmbeddedServer(tmp_path, more=USERS)
     url = server.start().url
     try:

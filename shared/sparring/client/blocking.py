@@ -54,6 +54,7 @@ class BlockingClient:
 
     def __exit__(self, *_: object) -> None:
         self.run(self.client.__aexit__())
+        self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

@@ -143,16 +143,17 @@ class Reading(Orders):
         if file is not None:
             start = int(file.read_text()) if file.exists() else start
             _remember(file, start)
-        async for batch in log.follow(start):
-            for raw in batch:
-                one = heard(raw)
-                wanted = one is not None and (not classes or isinstance(one.fact, classes))
-                if one is not None and wanted and (not lane or lane_of(one) == lane):
-                    yield one
-                    if file is not None:
-                        await asyncio.to_thread(_remember, file, raw.sequence)
-            if batch and file is not None:
-                await asyncio.to_thread(_remember, file, batch[-1].sequence)
+        async with contextlib.aclosing(log.follow(start)) as feed:  # type: ignore[type-var]
+            async for batch in feed:
+                for raw in batch:
+                    one = heard(raw)
+                    wanted = one is not None and (not classes or isinstance(one.fact, classes))
+                    if one is not None and wanted and (not lane or lane_of(one) == lane):
+                        yield one
+                        if file is not None:
+                            await asyncio.to_thread(_remember, file, raw.sequence)
+                if batch and file is not None:
+                    await asyncio.to_thread(_remember, file, batch[-1].sequence)
 
 
 def _remember(file: Path, position: int) -> None:

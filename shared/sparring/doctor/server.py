@@ -187,9 +187,3 @@ async def storage(js: JetStreamContext, monitored: Mapping[str, Any]) -> AsyncIt
     if varz.get("slow_consumers"):
         yield Finding("note", "server", f"{varz['slow_consumers']} slow consumers were cut off since its start",
                       "give the machine more cores; such clients connect again by themselves")  # fmt: skip
-    errors = jsz.get("api", {}).get("errors", 0)
-    total = jsz.get("api", {}).get("total", 0)
-    if total > 1000 and errors > 0.2 * total:
-        yield Finding(
-            "note", "server", f"{errors} of {total} requests to JetStream were refused", "read the server's log"
-        )
