@@ -75,6 +75,16 @@ def memory(server: EmbeddedServer) -> int:
     return int(psutil.Process(server.process.pid).memory_info().rss)
 
 
+async def copied_up_to(nc: Client, end: int) -> None:
+    """Has the service keep copies until its tables, which follow its picture, have reached the end, too."""
+
+    async def kept() -> bool:
+        answer = await nc.request(ask_subject("sync", "0", "CopyTables"), b"", timeout=600)
+        return int(json.loads(answer.data)["sequence"]) >= end
+
+    await eventually(kept, within_s=600, every_s=1.0, what="the tables are copied")
+
+
 async def at(count: int, nc: Client, server: EmbeddedServer, folder: Path, empty: int) -> list[Row]:
     """The rows of a log with that many facts; `empty` is what the server takes without any."""
     assert server.address is not None
@@ -84,7 +94,7 @@ async def at(count: int, nc: Client, server: EmbeddedServer, folder: Path, empty
     one = Reading(server.address.url, folder)
     # the first one reads what is new since the last size; the copies that the server keeps are made on the way
     read = await one.start(state.last_seq, 3600)
-    await nc.request(ask_subject("sync", "0", "CopyTables"), b"", timeout=600)
+    await copied_up_to(nc, state.last_seq)
     await one.stop()
     own = await one.start(state.last_seq, 600)
     await one.stop()
