@@ -53,6 +53,7 @@ class Agent:
     name: str
     boot: str
     alive: bool = True
+    fresh: bool = True
     tasks: dict[str, Task] = field(default_factory=dict)
     parts: tuple[str, str, str] = ("", "", "")
 
@@ -73,6 +74,8 @@ class Seen:
 
 class LightAgents:
     """`count` agents with one seat each, whose tasks take `task_s` ± a fifth; every beat is a real heartbeat.
+
+    An agent's first task ends anywhere within `task_s`, as if it had begun earlier: after the filling tasks end evenly.
 
     `seen.waits_s` holds for each seat that a finished task freed the time until the next order to start arrived; seats
     are matched first come, first served, because a limit of the cluster may give the place to another node.
@@ -192,7 +195,8 @@ class LightAgents:
             self.seen.placed_again[order.task] = now
         elif self.seen.freed:
             self.seen.waits_s.append(now - self.seen.freed.popleft())
-        ends_at = now + self._task_s * self._random.uniform(0.8, 1.2)
+        share = self._random.random() if agent.fresh else self._random.uniform(0.8, 1.2)
+        agent.fresh, ends_at = False, now + self._task_s * share
         agent.tasks[key] = Task(order.task, order.attempt, order.spec.kind, order.spec.lane, now, ends_at)
         heapq.heappush(self._ends, (ends_at, agent.name, key))
         self._outbox.put_nowait(ReportTaskStarted(task=order.task, attempt=order.attempt, node=agent.name))
