@@ -52,6 +52,25 @@ def test_what_nobody_ends_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no entity is without a next deadline" in names(cluster)
 
 
+def test_a_kind_that_is_never_placed_breaks_its_reserved_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfplay_orch.core.plan.place_requested", lambda look: [])
+    cluster = Cluster(quick(1, nodes=2))
+    cluster.run(600)
+    assert "reserved shares are kept" in names(cluster)
+
+
+def test_a_limit_that_is_passed_is_noticed_at_that_very_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The invariants of the log are asked of every fact of a run, not at its end."""
+    for module in ("admission", "placement"):
+        monkeypatch.setattr(f"selfplay_orch.core.{module}.seat_no", lambda *_: None)
+    cluster = Cluster(quick(1, nodes=2))
+    assert cluster.watcher is not None
+    while not cluster.watcher.violations:
+        cluster.run(1)
+    assert names(cluster) == {"LimitsAreKept"}
+    assert cluster.timeline.now < 30
+
+
 def test_a_schedule_shrinks_to_the_faults_that_it_needs() -> None:
     faults = tuple(Fault(number, "death", 10.0 * number, 5.0, "n1") for number in range(1, 9))
     tried: list[int] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sparring.invariants import violations
 from sparring.simulation.cluster import Cluster
 from sparring.simulation.faults import Fault, Faults, schedule
 from sparring.simulation.setup import Setup, quick
@@ -57,7 +56,6 @@ def trial(setup: Setup, faults: Sequence[Fault], seconds: float = SECONDS) -> Ve
     except Exception as error:  # noqa: BLE001
         broken.append(f"no error: at {cluster.timeline.now:.1f} s: {_place(error)}")
     broken += cluster.watcher.violations if cluster.watcher else []
-    broken += violations(cluster.ledger.facts)
     broken += cluster.unfolded()
     return Verdict(setup.seed, tuple(faults), tuple(broken), cluster.ledger.end, len(cluster.chronicle.promotions),
                    seconds)  # fmt: skip

@@ -16,6 +16,7 @@ from sparring.contracts import health, lifecycle, pipeline, selfplay_orch, sync,
 from sparring.contracts.base import Fact
 from sparring.contracts.parts import ALL_LANES, LEVELS, THROTTLED_BY
 from sparring.decider import Recorded
+from sparring.invariants import Watch
 from sparring.simulation.machines import GIB
 
 if TYPE_CHECKING:
@@ -62,11 +63,13 @@ class Lane:
 
 
 class Watcher:
-    """`violations` says what was broken: the invariant, the moment, what was seen. It folds the log by itself."""
+    """`violations` says what was broken: the invariant, the moment, what was seen. It folds the log by itself, and asks
+    the log's own invariants of every fact."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self.violations: list[str] = []
+        self._log = Watch()
         self._said: set[str] = set()
         self._quiet_from = SETTLE_S
         self.tasks: dict[str, Task] = {}
@@ -142,6 +145,7 @@ class Watcher:
     # ---- facts
 
     def apply(self, one: Recorded) -> None:
+        self.violations += [f"{text}, at {self.now:.1f} s" for text in self._log.apply(one)]
         found = self._on.get(type(one.fact))
         if found is not None:
             found(one.fact, one)
