@@ -53,10 +53,12 @@ class Settings(ServiceSettings):
     """Limits per node and cluster; timeouts, leases and beats are checked against each other here.
 
     `kinds` may be given in part: what is not named keeps its default. The kind `other` holds for users' own kinds.
+    Every `look_up_s` a running task is looked up in its node's beat, and a waiting one asked whether it is still wanted.
     """
 
     kinds: dict[str, KindRules] = Field(default_factory=_kinds)
     lease_s: float = Field(default=30.0, gt=0)
+    look_up_s: float = Field(default=15.0, gt=0)
     beat_fresh_s: float = Field(default=10.0, gt=0)
     reading_known_s: float = Field(default=30.0, gt=0)
     start_s: float = Field(default=120.0, gt=0)

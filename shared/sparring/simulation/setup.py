@@ -66,11 +66,11 @@ class Pace:
     ticked: tuple[str, ...] = ()
 
 
-# for days of virtual time, where a second more or less of waiting says nothing
-COARSE = Pace(settle_s=2.0, tick_s=10.0, ticked=("health", "lifecycle", "pipeline", "training-slots"))
+# for days of virtual time, where a few seconds more or less of waiting say nothing
+COARSE = Pace(settle_s=5.0, tick_s=10.0, ticked=("health", "lifecycle", "pipeline", "sync", "training-slots"))
 # a call stands for the many that production would make meanwhile
 COARSE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "selfplay-orch": {"most_a_call": 1_000},
+    "selfplay-orch": {"most_a_call": 1_000, "look_up_s": 60.0},
     "sync": {"cluster_transfers": 400},
 }
 

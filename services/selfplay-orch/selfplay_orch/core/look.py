@@ -16,8 +16,6 @@ from sparring.decider import Context, Reading
 from sparring.subjects import token
 
 LEAST_LIVES = 3
-# how often a running task is looked up in its node's beat, and a waiting one asked whether it is still wanted
-LOOKED_UP = timedelta(seconds=15)
 JUST_AFTER = timedelta(milliseconds=1)
 
 
@@ -97,15 +95,16 @@ class Look:
     def _next_at(self, task: Task) -> datetime:
         """When the task is looked at next, if nothing happens to it, its node or its lane before."""
         settings, since = self.settings, task.since or self.now
+        again = self.now + timedelta(seconds=settings.look_up_s)
         if task.state == "requested":
             until = task.expires_at or since + timedelta(seconds=settings.wait_s)
-            moments = [until, self.now + LOOKED_UP]
+            moments = [until, again]
         elif task.state == "assigned":
             moments = [since + timedelta(seconds=settings.start_s), since + timedelta(seconds=settings.lease_s)]
         else:
             over_s = (task.spec.timeout_s if task.spec else 0.0) + settings.grace_s
             lease = since + timedelta(seconds=settings.lease_s)
-            moments = [since + timedelta(seconds=over_s), lease if lease > self.now else self.now + LOOKED_UP]
+            moments = [since + timedelta(seconds=over_s), lease if lease > self.now else again]
         blind = self.all.blind_until
         if blind is not None and blind > self.now:
             moments.append(blind)

@@ -12,7 +12,7 @@ from selfplay_orch.core.look import Look
 from selfplay_orch.core.orders import orders
 from selfplay_orch.core.placement import place_requested
 from selfplay_orch.core.selfplay import fill
-from selfplay_orch.core.shares import shares
+from selfplay_orch.core.shares import scores, shares, split
 from sparring.contracts.base import Fact
 from sparring.contracts.selfplay_orch import LaneSharesPlanned
 from sparring.decider import Action, Append, Context
@@ -40,11 +40,11 @@ def lane_shares(look: Look) -> Iterable[Action]:
     if looked_at is not None and timedelta() < look.now - looked_at < LOOKED:
         return
     look.index.shares_at = look.now
-    wanted = shares({name: lane for name, lane in look.all.lanes.items() if lane.spec is not None}, look.now)
-    fresh = {one.lane: one.share for one in wanted}
-    if not wanted or not _moved(known.shares, fresh, look.settings.replan_share):
+    lanes = {name: lane for name, lane in look.all.lanes.items() if lane.spec is not None}
+    fresh = split(lanes, scores(lanes, look.now))
+    if not fresh or not _moved(known.shares, fresh, look.settings.replan_share):
         return
-    fact, ref = LaneSharesPlanned(shares=wanted, read_to=look.ctx.read_to), PLAN.ref("main")
+    fact, ref = LaneSharesPlanned(shares=shares(lanes, look.now), read_to=look.ctx.read_to), PLAN.ref("main")
 
     def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
         state: Plan = states[ref]

@@ -24,12 +24,12 @@ def quota(lanes: int) -> float:
     return QUOTA if lanes >= 4 else 1 / max(1, lanes)
 
 
-def terms_of(lane: Lane, now: datetime) -> tuple[Term, ...]:
+def terms_of(lane: Lane, now: datetime) -> dict[str, float]:
     """The score's terms, each with its weight applied."""
     since = lane.last_games_at or lane.registered_at or now
     hours = max(0.0, (now - since).total_seconds()) / 3600
     promoted = sum(lane.verdicts) / len(lane.verdicts) if lane.verdicts else 0.0
-    named = {
+    return {
         "staleness": 0.30 * clamp(hours / 4),
         "data deficit": 0.25 * deficit(lane),
         "Elo velocity": 0.20 * clamp(elo_per_day(lane, now) / 100),
@@ -39,7 +39,6 @@ def terms_of(lane: Lane, now: datetime) -> tuple[Term, ...]:
         "curriculum": 0.10 * (lane.weight - 0.5) / 1.5,
         "quality penalty": -0.20 * (1 - lane.quality),
     }
-    return tuple(Term(name=name, value=round(value, 6)) for name, value in named.items())
 
 
 def deficit(lane: Lane) -> float:
@@ -77,29 +76,43 @@ def momentum(lane: Lane) -> str:
     return "regressing" if after < before else "stable"
 
 
-def shares(lanes: Mapping[str, Lane], now: datetime) -> tuple[LaneShare, ...]:
+def scores(lanes: Mapping[str, Lane], now: datetime) -> dict[str, float]:
+    """Every lane's score, with its momentum and boost."""
+    return {
+        name: max(LEAST_SCORE, sum(round(one, 6) for one in terms_of(lane, now).values()))
+        * MOMENTUM[momentum(lane)]
+        * lane.boost.now(now)
+        for name, lane in lanes.items()
+    }
+
+
+def split(lanes: Mapping[str, Lane], scored: Mapping[str, float]) -> dict[str, float]:
     """Shares of all lanes; those that want seats add up to 1, the others have 0.
 
     None is above its quota: the fair order gives it more only while nobody else wants the seats.
     """
-    scored: dict[str, float] = {}
-    named: dict[str, tuple[Term, ...]] = {}
-    for name, lane in lanes.items():
-        mood, boosted, terms = MOMENTUM[momentum(lane)], lane.boost.now(now), terms_of(lane, now)
-        scored[name] = max(LEAST_SCORE, sum(term.value for term in terms)) * mood * boosted
-        named[name] = (
-            *terms,
-            Term(name="momentum", value=mood),
-            Term(name="boost", value=boosted),
-            Term(name="games", value=lane.games, limit=FEW_GAMES),
-            Term(name="back-pressure", value=lane.factor("selfplay")),
-            Term(name="wants seats", value=float(lane.wants)),
-        )
     wanting = {name: score for name, score in scored.items() if lanes[name].wants}
-    split = capped(wanting, quota(len(wanting)))
+    parts = capped(wanting, quota(len(wanting)))
+    return {name: round(parts.get(name, 0.0), 4) for name in sorted(scored)}
+
+
+def shares(lanes: Mapping[str, Lane], now: datetime) -> tuple[LaneShare, ...]:
+    """Each lane's share with the score that it follows from, every term of it named."""
+    scored = scores(lanes, now)
     return tuple(
-        LaneShare(lane=name, share=round(split.get(name, 0.0), 4), score=round(score, 6), terms=named[name])
-        for name, score in sorted(scored.items())
+        LaneShare(lane=name, share=share, score=round(scored[name], 6), terms=_named(lanes[name], now))
+        for name, share in split(lanes, scored).items()
+    )
+
+
+def _named(lane: Lane, now: datetime) -> tuple[Term, ...]:
+    return (
+        *(Term(name=name, value=round(value, 6)) for name, value in terms_of(lane, now).items()),
+        Term(name="momentum", value=MOMENTUM[momentum(lane)]),
+        Term(name="boost", value=lane.boost.now(now)),
+        Term(name="games", value=lane.games, limit=FEW_GAMES),
+        Term(name="back-pressure", value=lane.factor("selfplay")),
+        Term(name="wants seats", value=float(lane.wants)),
     )
 
 
