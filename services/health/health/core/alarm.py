@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from sparring.contracts.health import AlarmCleared, AlarmRaised
-from sparring.decider import Decider, Recorded
+from sparring.decider import Decider, Recorded, replace
 
 
 @dataclass(frozen=True)

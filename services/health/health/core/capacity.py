@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from sparring.decider import replace
 
 SET_POINT = 0.70
 BAND = (0.60, 0.80)

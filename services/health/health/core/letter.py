@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sparring.contracts.base import Fact
@@ -22,7 +22,7 @@ from sparring.contracts.health import (
     RedriveDeadLetter,
     ReportRedriven,
 )
-from sparring.decider import Context, Decider, Recorded
+from sparring.decider import Context, Decider, Recorded, replace
 
 FIRST_S, MOST_S, TRIES = 60.0, 3600.0, 5
 # as long as COMMANDS keeps the redriven order

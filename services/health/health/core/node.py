@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -25,7 +25,7 @@ from sparring.contracts.health import (
     RetireNode,
 )
 from sparring.contracts.readings import Heartbeat
-from sparring.decider import Context, Decider, Recorded
+from sparring.decider import Context, Decider, Recorded, replace
 
 State = Literal["", "healthy", "incompatible", "suspected", "lost", "preempted", "draining", "drained", "retired"]
 WATCHED = ("healthy", "suspected", "incompatible", "preempted", "draining")

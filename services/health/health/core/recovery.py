@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from sparring.contracts.health import (
     RecoveryFailed,
     RecoverySucceeded,
 )
-from sparring.decider import Decider, Recorded
+from sparring.decider import Decider, Recorded, replace
 
 
 @dataclass(frozen=True)

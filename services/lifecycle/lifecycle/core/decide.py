@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lifecycle.core.curriculum import weight
 from lifecycle.core.state import Gate, Lane, Task
 from lifecycle.core.verdict import POLICY, Verdict, statistics, verdict
@@ -29,7 +27,7 @@ from sparring.contracts.lifecycle import (
     RollBack,
     RollbackRefused,
 )
-from sparring.decider import Context
+from sparring.decider import Context, replace
 
 MOST_ABANDONED = 3
 REGRESSIONS = 3

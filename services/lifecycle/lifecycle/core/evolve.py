@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from lifecycle.core.state import Gate, Lane, Model, ModelState, Task
 from sparring.contracts.lanes import GateRules
 from sparring.contracts.lifecycle import (
@@ -23,7 +21,7 @@ from sparring.contracts.lifecycle import (
     ModelRolledBack,
 )
 from sparring.contracts.training_slots import Severity
-from sparring.decider import Decider, Recorded
+from sparring.decider import Decider, Recorded, replace
 
 CLOSED_KEPT = 20
 STEPS_KEPT = 10

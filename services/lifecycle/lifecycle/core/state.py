@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from sparring.contracts.lanes import GateRules
 from sparring.contracts.lifecycle import Purpose
 from sparring.contracts.parts import Artifact
+from sparring.decider import replace
 
 ModelState = Literal["evaluating", "production", "superseded", "rejected", "rolled_back"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from sparring.contracts.pipeline import (
     TrainingInterrupted,
     TrainingStarted,
 )
-from sparring.decider import Decider, Recorded
+from sparring.decider import Decider, Recorded, replace
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sparring.contracts.base import Fact
 from sparring.contracts.lanes import LaneSpec
@@ -16,7 +16,7 @@ from sparring.contracts.pipeline import (
     RegisterLane,
     ResumeLane,
 )
-from sparring.decider import Context, Decider, Recorded
+from sparring.decider import Context, Decider, Recorded, replace
 
 
 @dataclass(frozen=True)

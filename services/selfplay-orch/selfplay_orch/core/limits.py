@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 from zlib import crc32
@@ -20,7 +20,7 @@ from sparring.contracts.selfplay_orch import (
     SpawnAdmitted,
     TaskDenied,
 )
-from sparring.decider import Context, Decider, Recorded
+from sparring.decider import Context, Decider, Recorded, replace
 
 WINDOW_S, BURST_S = 60, 10
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -26,7 +26,7 @@ from sparring.contracts.selfplay_orch import (
     TaskRequested,
     TaskStarted,
 )
-from sparring.decider import Context, Decider, Recorded
+from sparring.decider import Context, Decider, Recorded, replace
 
 State = Literal["", "requested", "assigned", "started", "finished", "failed", "cancelled", "abandoned"]
 RUNNING = ("assigned", "started")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -24,7 +24,7 @@ from sparring.contracts.sync import (
     TransferFailed,
     TransferGranted,
 )
-from sparring.decider import Context, Decider, Recorded
+from sparring.decider import Context, Decider, Recorded, replace
 
 State = Literal["", "refused", "recorded", "granted", "admitted", "quarantined", "lost", "retired"]
 LEAST_COVERAGE = 0.99

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sparring.contracts.base import Fact
 from sparring.contracts.sync import BatchRef, DatasetRefused, DatasetSealed, SealDataset, ShardsRetired
-from sparring.decider import Context, Decider, Recorded
+from sparring.decider import Context, Decider, Recorded, replace
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sparring.contracts.base import Fact
@@ -22,7 +21,7 @@ from sparring.contracts.training_slots import (
     SlotReleased,
     SlotRenewed,
 )
-from sparring.decider import Context
+from sparring.decider import Context, replace
 from training_slots.core.state import Held, Pool, Served, Waiting
 from training_slots.core.turns import hand_over
 

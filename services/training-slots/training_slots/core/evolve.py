@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sparring.contracts.training_slots import (
     ClaimQueued,
     ClaimWithdrawn,
@@ -16,7 +14,7 @@ from sparring.contracts.training_slots import (
     SlotReleased,
     SlotRenewed,
 )
-from sparring.decider import Decider, Recorded
+from sparring.decider import Decider, Recorded, replace
 from training_slots.core.state import Held, Hold, Pool, Served, Waiting
 
 
