@@ -10,7 +10,7 @@ from rows import Row
 
 from sparring.simulation import Cluster
 from sparring.simulation.machines import Churn
-from sparring.simulation.setup import COARSE, COARSE_SETTINGS, Setup
+from sparring.simulation.setup import COARSE, COARSE_SETTINGS, Setup, lanes_for
 
 SHARE = float(os.environ.get("SPARRING_SIMULATION_SHARE", "1"))
 
@@ -21,7 +21,7 @@ def measured(nodes: int, seconds: float, churn: float) -> tuple[float, int]:
     gc.disable()
     began = time.process_time()
     setup = Setup(nodes=nodes, seats=1, churn=Churn(churn), pace=COARSE, settings=COARSE_SETTINGS,
-                  keep_log=False, watched=False)  # fmt: skip
+                  keep_log=False, watched=False, lanes=lanes_for(nodes))  # fmt: skip
     cluster = Cluster(setup)
     cluster.run(seconds * SHARE)
     took = time.process_time() - began

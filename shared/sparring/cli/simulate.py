@@ -21,7 +21,7 @@ from sparring.simulation.pictures import write
 from sparring.simulation.policies import DEFAULT, Policy, policies, policy
 from sparring.simulation.real_log import Profile, profile
 from sparring.simulation.report import report
-from sparring.simulation.setup import COARSE, COARSE_SETTINGS, DAY, HOUR, Setup
+from sparring.simulation.setup import COARSE, COARSE_SETTINGS, DAY, HOUR, Setup, lanes_for
 from sparring.simulation.trial import SECONDS, Verdict, chaotic, faults_of, seeded, shrunk
 
 Nodes = Annotated[int, typer.Option(min=1, help="Machines of mixed kinds.")]
@@ -32,7 +32,7 @@ Minutes = Annotated[float, typer.Option(min=0, help="Virtual minutes more; with 
 ChurnShare = Annotated[float, typer.Option("--churn", min=0, help="Share of the nodes that leave a day.")]
 Seed = Annotated[int, typer.Option(help="Everything follows from it.")]
 Seeds = Annotated[int, typer.Option(min=1, help="That many seeds, from --seed on: trials, or pairs of a comparison.")]
-Lanes = Annotated[Path | None, typer.Option(help="Lane file; default: two lanes alpha and beta.")]
+Lanes = Annotated[Path | None, typer.Option(help="Lane file; default: alpha and beta, as large as the cluster.")]
 Policies = Annotated[list[str] | None, typer.Option("--policy", help="By name; given twice, both are compared.")]
 RealLog = Annotated[Path | None, typer.Option(help="A log that `spar export` wrote: lanes, durations, failures.")]
 Chaos = Annotated[bool, typer.Option("--chaos", help="A small cluster under faults; checks invariants.")]
@@ -56,10 +56,8 @@ def simulate(
     known = profile(real_log) if real_log is not None else None
     setup = Setup(
         seed=seed, nodes=nodes, seats=seats or None, churn=Churn(churn), pace=COARSE, settings=COARSE_SETTINGS,
-        keep_log=False, watched=False,
+        keep_log=False, watched=False, lanes=tuple(load_lanes(lanes)) if lanes is not None else lanes_for(nodes),
     )  # fmt: skip
-    if lanes is not None:
-        setup = replace(setup, lanes=tuple(load_lanes(lanes)))
     if known is not None:
         setup = known.setup(setup)
     if len(chosen) == 1:

@@ -92,6 +92,25 @@ def lane(name: str, **more: Any) -> LaneSpec:
 
 
 LANES = (lane("alpha"), lane("beta"))
+FIT_FOR = 50
+
+
+def lanes_for(nodes: int) -> tuple[LaneSpec, ...]:
+    """The two lanes as somebody with that many nodes would set them: above 50 an iteration, and what may wait for the
+    trainer, grow with the cluster; else back-pressure would stop most of its self-play."""
+    times = max(1.0, nodes / FIT_FOR)
+
+    def grown(one: LaneSpec) -> LaneSpec:
+        rules, limits = one.iteration, one.backpressure
+        return one.model_copy(update={
+            "iteration": rules.model_copy(update={
+                "min_positions": int(rules.min_positions * times), "min_new_games": int(rules.min_new_games * times)}),
+            "backpressure": limits.model_copy(update={
+                "training_data_positions_soft": int(limits.training_data_positions_soft * times),
+                "training_data_positions_hard": int(limits.training_data_positions_hard * times)}),
+        })  # fmt: skip
+
+    return tuple(grown(one) for one in LANES)
 
 
 @dataclass(frozen=True)

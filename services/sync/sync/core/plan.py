@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import islice
@@ -63,37 +64,48 @@ def _retry_at(batch: Batch) -> timedelta:
 
 
 def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
-    waiting = [
-        (urgency(batch, node_of(picture, batch.node), ctx.now, ctx.settings.critical_s), name, batch)
-        for name, batch in picture.all.open.items()
-        if batch.state == "recorded" and node_of(picture, batch.node).lost_at is None
-        and (batch.until is None or ctx.now >= batch.until - timedelta(seconds=ctx.settings.lease_s) + _retry_at(batch))
-    ]  # fmt: skip
-    running = {name: batch.node for name, batch in picture.all.open.items() if batch.state == "granted"}
-    given, most = 0, max(MOST_GRANTS_A_CALL, ctx.settings.cluster_transfers)
-    for value, name, batch in sorted(waiting, key=lambda one: (-one[0], one[1])):
-        on_node = sum(node == batch.node for node in running.values())
-        if len(running) >= ctx.settings.cluster_transfers or given >= most:
+    """The most urgent ones first, as many as the cluster's and each node's limits leave room for."""
+    most = ctx.settings.cluster_transfers
+    busy = Counter(batch.node for batch in picture.all.open.values() if batch.state == "granted")
+    left = min(most - busy.total(), max(MOST_GRANTS_A_CALL, most))
+    if left <= 0:
+        return
+    ended = frozenset(one for one in picture.all.quota.running
+                      if one not in picture.all.open or picture.all.open[one].state != "granted")  # fmt: skip
+    for value, name, batch in sorted(_waiting(ctx, picture), key=lambda one: (-one[0], one[1])):
+        if left == 0:
             return
-        if on_node >= node_of(picture, batch.node).transfers(ctx.settings.node_transfers, ctx.now):
+        if busy[batch.node] >= node_of(picture, batch.node).transfers(ctx.settings.node_transfers, ctx.now):
             continue
-        running[name] = batch.node
-        given += 1
-        yield _grant(ctx, picture, name, batch, value)
+        busy[batch.node] += 1
+        left -= 1
+        yield _grant(ctx, name, batch, value, ended)
 
 
-def _grant(ctx: Context, picture: CustodyPicture, name: str, batch: Batch, value: float) -> Append:
-    ended = tuple(one for one in picture.all.quota.running
-                  if one not in picture.all.open or picture.all.open[one].state != "granted")  # fmt: skip
+def _waiting(ctx: Context, picture: CustodyPicture) -> Iterator[tuple[float, str, Batch]]:
+    """Recorded batches on nodes that are there, whose pause after a failure is over, with their urgency."""
+    lease = timedelta(seconds=ctx.settings.lease_s)
+    for name, batch in picture.all.open.items():
+        if batch.state != "recorded" or (
+            batch.until is not None and ctx.now < batch.until - lease + _retry_at(batch)
+        ):  # fmt: skip
+            continue
+        node = node_of(picture, batch.node)
+        if node.lost_at is None:
+            yield urgency(batch, node, ctx.now, ctx.settings.critical_s), name, batch
+
+
+def _grant(ctx: Context, name: str, batch: Batch, value: float, ended: frozenset[str]) -> Append:
     own, guard = BATCH.ref(name), QUOTA.ref(MAIN)
 
     def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
         now: Batch = states[own]
         quota: Quota = states[guard]
-        running = {key: node for key, node in quota.running.items() if key not in ended}
-        full = len(running) >= ctx.settings.cluster_transfers
-        node_full = sum(node == batch.node for node in running.values()) >= ctx.settings.node_transfers
-        if now.state != "recorded" or full or node_full:
+        freed = tuple(one for one in quota.running if one in ended)
+        running = len(quota.running) - len(freed)
+        on_node = sum(node == batch.node and one not in ended for one, node in quota.running.items())
+        full = running >= ctx.settings.cluster_transfers
+        if now.state != "recorded" or full or on_node >= ctx.settings.node_transfers:
             return []
         return [
             TransferGranted(
@@ -101,8 +113,7 @@ def _grant(ctx: Context, picture: CustodyPicture, name: str, batch: Batch, value
                 until=ctx.now + timedelta(seconds=ctx.settings.lease_s),
             ),
             TransferAdmitted(
-                batch=name, node=batch.node, freed=tuple(one for one in ended if one in quota.running),
-                running=len(running) + 1, limit=ctx.settings.cluster_transfers,
+                batch=name, node=batch.node, freed=freed, running=running + 1, limit=ctx.settings.cluster_transfers,
             ),
         ]  # fmt: skip
 

@@ -18,7 +18,8 @@ class Quota:
 def evolve(quota: Quota, recorded: Recorded) -> Quota:
     match recorded.fact:
         case TransferAdmitted(batch=batch, node=node, freed=freed):
-            kept = {name: where for name, where in quota.running.items() if name not in freed}
+            gone = frozenset(freed)
+            kept = {name: where for name, where in quota.running.items() if name not in gone}
             return Quota(kept | {batch: node})
     return quota
 
