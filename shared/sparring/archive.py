@@ -152,10 +152,22 @@ def _entity(raw: Raw) -> Ref | None:
 async def _purge(nc: Client, stream: JetStreamLog, through: int) -> None:
     if await stream.begin() >= through:
         return
+    before = nc.last_error
+    asked = asyncio.create_task(nc.jetstream(timeout=60).purge_stream(EVENTS, seq=through + 1))
     try:
-        await nc.jetstream(timeout=60).purge_stream(EVENTS, seq=through + 1)
+        # a server does not answer what it forbids: it only tells the connection
+        while not (await asyncio.wait({asked}, timeout=0.1))[0]:
+            if nc.last_error is not before and "permissions violation" in str(nc.last_error).lower():
+                raise _not_purged(through, nc.last_error)
+        await asked
     except (nats.errors.Error, JetStreamError, TimeoutError) as error:
-        raise BadInput(
-            f"the facts up to {through} are archived, and the stream was not purged: {error!r}; "
-            "purging is the archivist's permission alone: give --creds of that user and run it again"
-        ) from error
+        raise _not_purged(through, error) from error
+    finally:
+        asked.cancel()
+
+
+def _not_purged(through: int, error: Exception | None) -> BadInput:
+    return BadInput(
+        f"the facts up to {through} are archived, and the stream was not purged: {error!r}; "
+        "purging is the archivist's permission alone: give --creds of that user and run it again"
+    )

@@ -254,7 +254,7 @@ async def test_only_the_archivist_may_purge(tmp_path: Path, monkeypatch: pytest.
         await declare_topology(service)
         await story(service)
         with pytest.raises(BadInput, match="purging is the archivist's permission alone"):
-            await asyncio.wait_for(up_to(service, 9), 90)
+            await asyncio.wait_for(up_to(service, 9), 30)
         assert any("permissions violation" in text for text in refusals)
         assert await JetStreamLog(service).begin() == 0
         archivist = await nats.connect(url, user="archivist", password="a")
