@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from sparring.entity_store import Outcome
 from sparring.envelope import Envelope, check_expiry, decode, derived_id, read_envelope, recorded
 from sparring.errors import DependencyDown, HandlerTimeout, Permanent
 from sparring.faults import fault
+from sparring.patience import in_hand
 
 if TYPE_CHECKING:
     from sparring.shell import Shell
@@ -61,11 +63,15 @@ class Dispatch:
 
         With every worker waiting nothing more is pulled. Raises HandlerTimeout.
         """
-        delay_s, waited_s, told = 0.2, 0.0, False
+        delay_s, waited_s, told, patience = 0.2, 0.0, False, self._shell.patience
         while True:
+            began, limit_s = time.monotonic(), patience.seconds
             try:
-                async with asyncio.timeout(self._shell.service.handler_s) as limit:
-                    return await self._handle(message, headers)
+                with in_hand(message):
+                    async with asyncio.timeout(limit_s) as limit:
+                        await self._handle(message, headers)
+                patience.note(time.monotonic() - began)
+                return
             except DependencyDown as error:
                 if self._shell.stopping.is_set():
                     raise
@@ -80,9 +86,8 @@ class Dispatch:
             except TimeoutError as error:
                 if not limit.expired():
                     raise
-                raise HandlerTimeout(
-                    f"no outcome within handler_s = {self._shell.service.handler_s:g} s; see what it waits for"
-                ) from error
+                patience.note(time.monotonic() - began)
+                raise HandlerTimeout(f"no outcome within handler_s = {limit_s:g} s; see what it waits for") from error
 
     async def _handle(self, message: Msg, headers: Mapping[str, str]) -> None:
         meta = message.metadata

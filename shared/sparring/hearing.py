@@ -58,6 +58,8 @@ class Hearing:
         self.stuck = ""
         self.broken = ""
         self.changed = asyncio.Event()
+        # what the process itself hears, by type of fact
+        self.tells: dict[type[Fact], Callable[[Recorded], None]] = {}
         # who writes to, copies or replaces the tables holds this
         self.tables = asyncio.Lock()
         self._moved = asyncio.Condition()
@@ -129,6 +131,9 @@ class Hearing:
                 one = heard(raw)
                 if one is not None:
                     self.picture.apply(one)
+                    tell = self.tells.get(type(one.fact))
+                    if tell is not None:
+                        tell(one)
                 self.position = raw.sequence
             if number % 500 == 499:
                 await asyncio.sleep(0)

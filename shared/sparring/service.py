@@ -57,8 +57,8 @@ class Service:
     `traces` names the facts that close an iteration: its root span is written then.
     `workers` are coroutines of the shell for I/O that no message starts.
     `readings` are the telemetry subjects whose last readings its decisions look at; nothing else is heard.
-    `handler_s` is how long one order may take. `ordered` handles one message at a time: a later one waits until the
-    earlier one is handled or given up.
+    `handler_s` is how long one order may take, at least: health widens it while handlers use it up. `ordered` handles one
+    message at a time: a later one waits until the earlier one is handled or given up.
     """
 
     name: str

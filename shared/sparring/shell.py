@@ -26,13 +26,14 @@ from sparring.artifacts import ArtifactStore, open_store
 from sparring.binding import Repeats, adoption, order_id
 from sparring.contracts import fingerprint
 from sparring.contracts.base import Order
+from sparring.contracts.health import ThresholdMoved
 from sparring.contracts.readings import ServiceBeat
 from sparring.copies import Copies
 from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.delivery import Delivery, middleware_of
 from sparring.dispatch import Dispatch
 from sparring.entity_store import Because, EntityStore
-from sparring.envelope import encode_order
+from sparring.envelope import encode_order, recorded
 from sparring.errors import LogUnavailable, LostRace, SparringError
 from sparring.faults import fault
 from sparring.hearing import Hearing
@@ -40,6 +41,7 @@ from sparring.lease import Lease
 from sparring.log.archived import ArchivedLog
 from sparring.log.jetstream import JetStreamLog, born
 from sparring.options import Options, parse_options
+from sparring.patience import Patience
 from sparring.probes import serve
 from sparring.projection import Projection
 from sparring.readings import Readings
@@ -47,7 +49,7 @@ from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
 from sparring.snapshots import Snapshots
 from sparring.streams import COMMANDS, FAILURES
-from sparring.subjects import token
+from sparring.subjects import filter_of, token
 from sparring.supervisor import forsaken
 from sparring.together import joined, side_by_side
 from sparring.topology import consumer_config, declare_durable, declare_topology
@@ -72,6 +74,7 @@ class Shell:
         self.stopping = asyncio.Event()
         self.readings = Readings()
         self.exit_code = 0
+        self.patience = Patience(service.name, service.handler_s)
         self._repeats = Repeats()
         self._planned_to = self._appended_to = 0
         self._loop_lag = 0.0
@@ -268,9 +271,17 @@ class Shell:
         self.artifacts: ArtifactStore = await open_store(self.options.artifacts, self.js)
         hearing = self._hearing()
         await hearing.prepare()
+        await self._learn_patience(hearing)
         self.hearing = hearing
         await self._prepare_copies()
         await self.readings.listen(self.nc, self.service.readings)
+
+    async def _learn_patience(self, hearing: Hearing) -> None:
+        """The limit that held last, and every move from now on."""
+        moved = filter_of(ThresholdMoved).replace("*", token(self.patience.name))
+        for raw in (await ArchivedLog(self.nc).load(moved))[-1:]:
+            self.patience.adopt(recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at))
+        hearing.tells[ThresholdMoved] = self.patience.adopt
 
     @property
     def _folder(self) -> Path:
@@ -404,6 +415,10 @@ class Shell:
                 up_s=round(time.monotonic() - self._began, 1),
                 rss_bytes=process.memory_info().rss,
                 settings_hash=self.settings_hash,
+                handler_s=self.patience.seconds,
+                handler_least_s=self.patience.least_s,
+                measured=self.patience.measured,
+                within=self.patience.within,
                 at=self.now(),
                 stuck=(self.hearing.stuck or self.hearing.broken)[:500],
             )

@@ -26,6 +26,7 @@ VERSION = int(os.environ.get("PROBE_VERSION", "1"))
 DEPENDENCY = os.environ.get("PROBE_DEPENDENCY", "")
 # a handler that takes longer than the server waits for its answer
 SLOW_S = float(os.environ.get("PROBE_SLOW_S", "2.5"))
+HANDLER_S = float(os.environ.get("PROBE_HANDLER_S", str(0.5 + SLOW_S)))
 
 SETTINGS_ADOPTED.setdefault(NAME, settings_adopted(NAME))
 # what a test can wait for
@@ -114,6 +115,6 @@ SERVICE = Service(
     settings=ServiceSettings,
     commands=[Command(Poke, THING, poke, mints=True, gather=misbehave), Command(Echo, ECHO, echo, mints=True)],
     reactions=[Reaction(Poked, react)],
-    handler_s=0.5 + SLOW_S,
+    handler_s=HANDLER_S,
     ordered=os.environ.get("PROBE_ORDERED") == "yes",
 )

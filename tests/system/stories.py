@@ -263,17 +263,16 @@ async def slots(stage: Stage) -> None:
 async def custody(stage: Stage) -> None:
     store = await open_store("nats://ARTIFACTS", stage.js)
     await stage.fact(joined())
-    folder = Path(tempfile.mkdtemp(prefix="story-"))
     for name in ("t1", "t2", "t3"):
         content = f"games of {name}".encode()
         order = batch(name, content)
         await stage.order(order)
         await stage.happened(GamesRecorded, int(name[1]))
         await stage.asked(UploadBatch, int(name[1]))
-        file = folder / f"story-{order.sha256}"
-        file.write_bytes(content)
-        url = await store.put(file, order.sha256)
-        file.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(prefix="story-") as file:
+            file.write(content)
+            file.flush()
+            url = await store.put(Path(file.name), order.sha256)
         await stage.order(ReportStored(batch=order.batch, node="n1", url=url, sha256=order.sha256, bytes=order.bytes))
         await stage.happened(BatchAdmitted, int(name[1]))
     await stage.asked(ReleaseCustody, 3)

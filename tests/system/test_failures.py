@@ -27,14 +27,15 @@ from sparring.contracts.health import (
     DeadLetterRecovered,
     DeadLetterRedriven,
     RedriveDeadLetter,
+    ThresholdMoved,
 )
 from sparring.decider import Recorded
-from sparring.envelope import encode_order
+from sparring.envelope import Envelope, encode, encode_order
 from sparring.hearing import heard
 from sparring.log import JetStreamLog
 from sparring.log.interface import Raw
 from sparring.server import EmbeddedServer
-from sparring.streams import ADVISORIES, COMMANDS, DLQ, TELEMETRY, service_durables
+from sparring.streams import ADVISORIES, COMMANDS, DLQ, EVENTS, TELEMETRY, service_durables
 from sparring.testing import eventually
 from sparring.testing.processes import Replica, app_of
 from sparring.topology import declare_durable, declare_topology
@@ -365,3 +366,28 @@ async def test_a_consumer_that_stalls_without_an_advisory_raises_an_alarm(
         alarm = next(fact for fact in await one.facts(AlarmRaised) if fact.alarm.startswith("stalled"))
         assert alarm.about == NAME
         assert "nobody pulls" in alarm.text
+
+
+@pytest.mark.timeout(180)
+async def test_a_handler_has_as_long_as_health_says(server: EmbeddedServer, tmp_path: Path) -> None:
+    """A limit that moved holds after a start, and moves while the service serves."""
+    async with place(server, tmp_path) as one:
+
+        async def moves(value: float, before: float) -> None:
+            fact = ThresholdMoved(threshold=f"handler-{NAME}", value=value, before=before, least=1.0,
+                                  most=120.0, terms=())  # fmt: skip
+            subject, headers, body = encode(fact, Envelope(f"move-{value}", "test", clock.now()))
+            await one.nc.jetstream().publish(subject, body, headers=headers, stream=EVENTS)
+
+        await moves(20.0, 1.0)
+        # two seconds of work, one second by its own declaration
+        slow = {"PROBE_SLOW_S": "2", "PROBE_HANDLER_S": "1"}
+        one.start(PROBE, **slow)
+        await one.poke("first", "slow")
+        assert await one.things(1) == ["first"]
+        await moves(1.5, 20.0)
+        one.start(app_of("health"))
+        await one.poke("second", "slow")
+        (letter,) = await one.facts(DeadLetterRecorded)
+        assert letter.exception == "HandlerTimeout"
+        assert "handler_s = 1.5 s" in letter.reason

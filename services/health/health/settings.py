@@ -19,6 +19,10 @@ class Settings(ServiceSettings):
     lost_least_s: float = Field(default=15.0, gt=0, le=25)
     lost_most_s: float = Field(default=25.0, gt=0, le=25)
     lost_target: float = Field(default=0.95, gt=0, lt=1)
+    # limits of handlers, per service
+    handler_least_s: float = Field(default=5.0, gt=0)
+    handler_most_s: float = Field(default=120.0, gt=0)
+    handler_target: float = Field(default=0.95, gt=0, lt=1)
     observers_least: int = Field(default=3, ge=2)
     silent_share: float = Field(default=0.3, gt=0, lt=1)
     observation_s: float = Field(default=120.0, gt=0)

@@ -8,6 +8,8 @@ from sparring.contracts.base import Annotated, Count, Field, Json, Name, Part, S
 
 Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$", description="selfplay, export, train, evaluate, ...")]
 Level = Literal["none", "soft", "hard", "stop"]
+# what ended within this share of its limit proves that the limit could be lower
+WELL_WITHIN = 0.8
 LEVELS: tuple[Level, ...] = ("none", "soft", "hard", "stop")
 FACTORS: dict[Level, float] = {"none": 1.0, "soft": 0.5, "hard": 0.1, "stop": 0.0}
 # the lane of back-pressure that presses on every lane
@@ -83,3 +85,8 @@ class Term(Part):
     name: Name
     value: float
     limit: float | None = None
+
+
+def handler_limit(service: str) -> str:
+    """The name of the threshold that a service's handlers have to keep."""
+    return f"handler-{service}"

@@ -80,6 +80,12 @@ class ServiceBeat(Part):
     up_s: Seconds
     rss_bytes: Count = 0
     settings_hash: str = ""
+    handler_s: Seconds = Field(default=0.0, description="how long its handlers may take now")
+    handler_least_s: Seconds = Field(default=0.0, description="what the service declares: the least limit")
+    measured: Count = Field(
+        default=0, description="handlers that succeeded, or ran into the limit, since the process began"
+    )
+    within: Count = Field(default=0, description="those of them that took at most .8 of the limit")
     at: Instant | None = Field(default=None, description="the sender's own clock")
     stuck: str = Field(default="", description="the fact of the log that this build can't apply, and what to do")
 

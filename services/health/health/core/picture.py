@@ -11,6 +11,7 @@ from health.core.breaker import About, Breaker, Streak
 from health.core.breaker import evolve as evolve_breaker
 from health.core.capacity import Controller
 from health.core.errors import ErrorWindow
+from health.core.handler_times import HandlerTimes
 from health.core.letter import OPEN, DeadLetter
 from health.core.letter import evolve as evolve_letter
 from health.core.node import Node
@@ -23,7 +24,7 @@ from health.core.score import Score
 from health.core.score import evolve as evolve_score
 from health.core.switch import Cluster
 from health.core.switch import evolve as evolve_cluster
-from health.core.threshold import HEARTBEAT, WELL_WITHIN, WINDOW, Threshold
+from health.core.threshold import HEARTBEAT, WINDOW, Threshold
 from health.core.threshold import evolve as evolve_threshold
 from health.core.watch import Watching
 from health.core.watch import evolve as evolve_watch
@@ -39,6 +40,7 @@ from sparring.contracts.health import (
 )
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.lifecycle import GateDecided, GateOpened, ModelPromoted, ModelRejected
+from sparring.contracts.parts import WELL_WITHIN
 from sparring.contracts.pipeline import ExportFinished, IterationClosed, IterationOpened, LaneEdited, LaneRegistered
 from sparring.contracts.selfplay_orch import TaskFailed, TaskFinished
 from sparring.contracts.sync import (
@@ -109,6 +111,7 @@ class HealthPicture(StoredPicture[Everything]):
         # what lives on readings, which are not kept: a new process begins it anew, and nothing is decided on its absence
         self.controllers: dict[str, tuple[Controller, datetime]] = {}
         self.errors = ErrorWindow()
+        self.handlers = HandlerTimes()
         self.good_since: datetime | None = None
         self.progress: dict[tuple[str, int], tuple[float, datetime]] = {}
         self._looked: dict[str, datetime] = {}

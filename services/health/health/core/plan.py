@@ -8,6 +8,7 @@ from health.core.alarms import alarms, causes
 from health.core.beats import Heard, heard
 from health.core.breakers import breakers
 from health.core.controlling import capacity
+from health.core.handler_times import handler_limits
 from health.core.leaving import forgotten
 from health.core.nodes import nodes
 from health.core.picture import HealthPicture
@@ -44,6 +45,7 @@ def _looked(ctx: Context, picture: HealthPicture, pause_s: float) -> Iterable[Ac
         yield from capacity(ctx, picture, beats)
         yield from recoveries(ctx, picture, beats)
         yield from forgotten(ctx, picture)
+        yield from handler_limits(ctx, picture.all.thresholds, picture.handlers, beats)
     yield from heartbeat_limit(ctx, picture.all.thresholds.get(HEARTBEAT), picture.all.silences)
     yield from redrives(ctx, picture.all.letters)
     if picture.due("score", max(ctx.settings.look_s, pause_s), ctx.now):

@@ -14,8 +14,6 @@ HEARTBEAT = "heartbeat-limit"
 WINDOW, LEAST_OBSERVED = 100, 50
 COOL_DOWN = timedelta(seconds=60)
 UP, DOWN = 1.1, 0.95
-# a silence that ended well within the limit proves that the limit could be lower
-WELL_WITHIN = 0.8
 
 
 @dataclass(frozen=True)
