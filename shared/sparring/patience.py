@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import nats.errors
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sparring.contracts.health import ThresholdMoved
 from sparring.contracts.parts import WELL_WITHIN, handler_limit
 from sparring.decider import Recorded
+from sparring.envelope import recorded
+from sparring.log import JetStreamLog
+from sparring.log.archived import ArchivedLog
+from sparring.subjects import filter_of, token
 
 # well below ack_wait: what a handler works on is not delivered to another meanwhile
 IN_HAND_S = 20.0
@@ -24,6 +29,17 @@ class Patience:
         self.name = handler_limit(service)
         self.least_s = self.seconds = least_s
         self.measured = self.within = 0
+
+    async def remember(self, nc: Client) -> None:
+        """Adopts the move that the log holds last. The archive is opened only where the stream says that it has one."""
+        subject = filter_of(ThresholdMoved).replace("*", token(self.name))
+        entity, _, name = subject.rpartition(".")
+        found = await JetStreamLog(nc).load(f"{entity}.>")
+        moves = [raw for raw in found if raw.subject.endswith(name)]
+        if found and not moves:
+            moves = await ArchivedLog(nc).load(subject)
+        for raw in moves[-1:]:
+            self.adopt(recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at))
 
     def adopt(self, one: Recorded) -> None:
         """A move of this service's threshold holds from now on, never below what the service declares."""

@@ -33,7 +33,7 @@ from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.delivery import Delivery, middleware_of
 from sparring.dispatch import Dispatch
 from sparring.entity_store import Because, EntityStore
-from sparring.envelope import encode_order, recorded
+from sparring.envelope import encode_order
 from sparring.errors import LogUnavailable, LostRace, SparringError
 from sparring.faults import fault
 from sparring.hearing import Hearing
@@ -49,7 +49,7 @@ from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
 from sparring.snapshots import Snapshots
 from sparring.streams import COMMANDS, FAILURES
-from sparring.subjects import filter_of, token
+from sparring.subjects import token
 from sparring.supervisor import forsaken
 from sparring.together import joined, side_by_side
 from sparring.topology import consumer_config, declare_durable, declare_topology
@@ -271,17 +271,11 @@ class Shell:
         self.artifacts: ArtifactStore = await open_store(self.options.artifacts, self.js)
         hearing = self._hearing()
         await hearing.prepare()
-        await self._learn_patience(hearing)
+        await self.patience.remember(self.nc)
+        hearing.tells[ThresholdMoved] = self.patience.adopt
         self.hearing = hearing
         await self._prepare_copies()
         await self.readings.listen(self.nc, self.service.readings)
-
-    async def _learn_patience(self, hearing: Hearing) -> None:
-        """The limit that held last, and every move from now on."""
-        moved = filter_of(ThresholdMoved).replace("*", token(self.patience.name))
-        for raw in (await ArchivedLog(self.nc).load(moved))[-1:]:
-            self.patience.adopt(recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at))
-        hearing.tells[ThresholdMoved] = self.patience.adopt
 
     @property
     def _folder(self) -> Path:

@@ -23,7 +23,7 @@ from sparring.catalogue import deciders, read_models
 from sparring.cli.app import build
 from sparring.contracts import FACTS
 from sparring.contracts.base import Fact
-from sparring.contracts.health import NodeJoined
+from sparring.contracts.health import NodeJoined, ThresholdMoved
 from sparring.contracts.parts import TaskSpec
 from sparring.contracts.selfplay_orch import TaskAssigned, TaskFinished, TaskRequested, TaskStarted
 from sparring.contracts.training_slots import SlotClaimed, SlotReleased
@@ -34,6 +34,7 @@ from sparring.hearing import whole
 from sparring.log import JetStreamLog
 from sparring.log.archived import ArchivedLog, archived
 from sparring.log.jetstream import born
+from sparring.patience import Patience
 from sparring.projection import Projection
 from sparring.server import EmbeddedServer
 from sparring.subjects import ref_of
@@ -264,3 +265,14 @@ async def test_only_the_archivist_may_purge(tmp_path: Path, monkeypatch: pytest.
         await archivist.close()
     finally:
         server.kill()
+
+
+async def test_a_service_remembers_a_limit_whose_move_is_archived(told: Client, tmp_path: Path) -> None:
+    move = ThresholdMoved(threshold="handler-sync", value=44.0, before=40.0, least=30.0, most=120.0, terms=())
+    await tell(EntityStore(JetStreamLog(told)), move, id="m1")
+    await up_to(told, 13)
+    assert await JetStreamLog(told).load("evt.health.threshold.handler-sync.ThresholdMoved") == []
+    patience, other = Patience("sync", 30.0), Patience("pipeline", 30.0)
+    await patience.remember(told)
+    await other.remember(told)
+    assert (patience.seconds, other.seconds) == (44.0, 30.0)
