@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -119,7 +120,10 @@ class World:
     def close(self) -> None:
         for replica in self.replicas.values():
             replica.kill()
+        self.wait(self.nc.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self.server.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Schedules(RuleBasedStateMachine):
