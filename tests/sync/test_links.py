@@ -32,3 +32,11 @@ def test_a_node_that_leaves_brings_its_games_out_whatever_its_breaker_says() -> 
     one = node(OPENED)
     one.draining = True
     assert one.transfers(3, at(0) + timedelta(seconds=1)) == 3
+
+
+def test_a_transfer_that_failed_for_weeks_is_still_tried_every_minute() -> None:
+    from sync.core.batch import Batch
+    from sync.core.plan import _retry_at
+
+    pauses = [_retry_at(Batch(failures=times)).total_seconds() for times in (0, 1, 2, 6, 7, 1_100, 10**6)]
+    assert pauses == [0, 1, 2, 32, 60, 60, 60]

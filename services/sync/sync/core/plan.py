@@ -60,7 +60,7 @@ def node_of(picture: CustodyPicture, name: str) -> Node:
 
 def _retry_at(batch: Batch) -> timedelta:
     """A failed transfer is tried again after 1, 2, 4 … 60 s."""
-    return timedelta(seconds=min(60.0, 2.0 ** (batch.failures - 1))) if batch.failures else timedelta()
+    return timedelta(seconds=min(60.0, 2.0 ** min(batch.failures - 1, 6))) if batch.failures else timedelta()
 
 
 def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
