@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparring.backoff import doubled_s
+
 FORGOTTEN_S = 3600.0
 ALARM_AFTER = 5
 # a supervised process ends by itself when this one is no longer its parent
@@ -19,7 +21,7 @@ PARENT = "SPARRING_SUPERVISOR"
 
 def restart_delay_s(failures: int) -> float:
     """At once, then 5·2ⁿ seconds, at most 300."""
-    return 0.0 if failures <= 1 else min(300.0, 5.0 * 2 ** (failures - 2))
+    return 0.0 if failures <= 1 else doubled_s(5.0, failures - 2, 300.0)
 
 
 def forsaken() -> bool:

@@ -18,6 +18,7 @@ from node_agent.limits import Limits
 from node_agent.roster import Running
 from sparring import telemetry
 from sparring.artifacts import ArtifactMissing, HashMismatch, sha256_of
+from sparring.backoff import doubled_s
 from sparring.contracts.node_agent import StartTask
 from sparring.contracts.parts import Artifact, Check, TaskSpec
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
@@ -116,7 +117,7 @@ async def _fetched(agent: Agent, artifact: Artifact) -> Path:
             return (await agent.cache.fetch(artifact, agent.store)).resolve()
         except Transient as error:
             agent.log.warning("an input could not be fetched yet", name=artifact.name, error=str(error))
-            await asyncio.sleep(min(30.0, 0.5 * 2**attempt))
+            await asyncio.sleep(doubled_s(0.5, attempt, 30.0))
         except (ArtifactMissing, HashMismatch) as error:
             raise TaskFailure(f"input {artifact.name}: {error}") from error
     raise TaskFailure(f"input {artifact.name} could not be fetched {FETCH_TRIES} times")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from sparring.backoff import doubled_s
 from sparring.contracts.base import Fact
 from sparring.contracts.health import BreakerClosed, BreakerHalfOpened, BreakerOpened, Scope
 from sparring.decider import Decider, Recorded
@@ -86,7 +87,7 @@ class Rules:
         """How long the breaker's opening of that number lasts: within 10 % by a hash of both, so that breakers which
         opened together don't try together, and every replica computes the same."""
         drawn = int(hashlib.sha256(f"{id} {times}".encode()).hexdigest()[:8], 16) / 0xFFFFFFFF
-        return min(self.most_s, self.first_s * 2.0 ** (times - 1)) * (1 + JITTER * (2 * drawn - 1))
+        return doubled_s(self.first_s, times - 1, self.most_s) * (1 + JITTER * (2 * drawn - 1))
 
 
 def next_facts(breaker: Breaker, streak: Streak, rules: Rules, boot: str, now: datetime) -> list[Fact]:

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from sparring.backoff import doubled_s
 from sparring.contracts.base import Fact
 from sparring.contracts.node_agent import ReleaseCustody, UploadBatch
 from sparring.contracts.sync import (
@@ -26,7 +27,7 @@ from sync.core.dataset import DATASET
 from sync.core.picture import CustodyPicture, Node
 from sync.core.quota import MAIN, QUOTA, Quota
 
-MOST_GRANTS_A_CALL = 16
+MOST_RETIRED_A_CALL = 16
 TOLD_AGAIN = (timedelta(), timedelta(seconds=10), timedelta(seconds=60))
 
 
@@ -60,14 +61,13 @@ def node_of(picture: CustodyPicture, name: str) -> Node:
 
 def _retry_at(batch: Batch) -> timedelta:
     """A failed transfer is tried again after 1, 2, 4 … 60 s."""
-    return timedelta(seconds=min(60.0, 2.0 ** min(batch.failures - 1, 6))) if batch.failures else timedelta()
+    return timedelta(seconds=doubled_s(1.0, batch.failures - 1, 60.0)) if batch.failures else timedelta()
 
 
 def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
     """The most urgent ones first, as many as the cluster's and each node's limits leave room for."""
-    most = ctx.settings.cluster_transfers
     busy = Counter(batch.node for batch in picture.all.open.values() if batch.state == "granted")
-    left = min(most - busy.total(), max(MOST_GRANTS_A_CALL, most))
+    left = ctx.settings.cluster_transfers - busy.total()
     if left <= 0:
         return
     ended = frozenset(one for one in picture.all.quota.running
@@ -179,7 +179,7 @@ def _retired(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
     """Deletes only what none of the newest data sets reaches, by a fact that lists the replicas."""
     for lane, shelf in picture.all.shelves.items():
         least = shelf.sealed - ctx.settings.keep_datasets
-        for one in islice(shelf.batches.values(), MOST_GRANTS_A_CALL):
+        for one in islice(shelf.batches.values(), MOST_RETIRED_A_CALL):
             used, at = shelf.used.get(one.batch), shelf.admitted_at.get(one.batch)
             if used is None or used > least or at is None or ctx.now < at + timedelta(seconds=ctx.settings.keep_s):
                 continue
