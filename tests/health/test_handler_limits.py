@@ -84,6 +84,14 @@ def test_a_process_that_begins_anew_counts_from_nothing() -> None:
     assert one.moves() == [(30.0, 33.0)]
 
 
+def test_a_process_that_begins_anew_and_soon_counts_past_its_old_number_is_noticed_too() -> None:
+    times = HandlerTimes()
+    for measured, within in ((0, 0), (60, 60), (80, 50)):
+        beat = service("sync", handler_s=30, measured=measured, within=within)
+        times.note(Heard(replicas={("sync", "1"): (beat, 1.0)}))
+    assert (len(times.outcomes["sync"]), sum(times.outcomes["sync"])) == (100, 70)
+
+
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), max_size=12))
 def test_a_window_never_holds_more_than_its_length_nor_better_than_was_measured(steps: list[tuple[int, int]]) -> None:
     times, measured, within = HandlerTimes(), 0, 0

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 from health.core.beats import Heard
-from health.core.threshold import THRESHOLD, WINDOW, Bounds, Threshold, moved
+from health.core.threshold import WINDOW, Bounds, Threshold, moving
 from sparring.contracts.parts import handler_limit
 from sparring.contracts.readings import ServiceBeat
 from sparring.decider import Append, Context
@@ -31,7 +29,7 @@ class HandlerTimes:
                 # what it counts up to here was under the limit before
                 self._limits[service], self.outcomes[service] = beat.handler_s, ()
                 continue
-            if beat.measured < measured:
+            if beat.measured < measured or beat.within < within:
                 # the process began anew
                 measured = within = 0
             self._took(service, beat.measured - measured, beat.within - within)
@@ -57,13 +55,7 @@ def handler_limits(
         # what was seen under another limit says nothing of this one
         if threshold is not None and max(bounds.least, threshold.value) != beat.handler_s:
             continue
-        if moved(name, threshold, bounds, outcomes, ctx.now):
-            decide = partial(_moved, name, bounds, outcomes, ctx)
-            yield Append([(THRESHOLD, name)], decide)
-
-
-def _moved(name: str, bounds: Bounds, outcomes: tuple[bool, ...], ctx: Context, states: Any) -> Any:
-    return moved(name, states[THRESHOLD.ref(name)], bounds, outcomes, ctx.now)
+        yield from moving(name, threshold, bounds, outcomes, ctx.now)
 
 
 def _bounds(ctx: Context, beat: ServiceBeat) -> Bounds:

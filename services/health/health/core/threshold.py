@@ -80,10 +80,17 @@ def moved(
     ]
 
 
+def moving(
+    name: str, known: Threshold | None, bounds: Bounds, outcomes: Sequence[bool], now: datetime
+) -> Iterable[Append]:
+    """The decision to move, if there is one; taken again on the newest state."""
+    if moved(name, known, bounds, outcomes, now):
+        ref = THRESHOLD.ref(name)
+        yield Append([(THRESHOLD, name)], lambda states: moved(name, states[ref], bounds, outcomes, now))
+
+
 def heartbeat_limit(ctx: Context, known: Threshold | None, outcomes: Sequence[bool]) -> Iterable[Append]:
     """The silence after which a node is lost: outcomes are silences that ended, and losses that were none."""
     settings = ctx.settings
     bounds = Bounds(settings.lost_s, settings.lost_least_s, settings.lost_most_s, settings.lost_target)
-    if moved(HEARTBEAT, known, bounds, outcomes, ctx.now):
-        ref = THRESHOLD.ref(HEARTBEAT)
-        yield Append([(THRESHOLD, HEARTBEAT)], lambda states: moved(HEARTBEAT, states[ref], bounds, outcomes, ctx.now))
+    yield from moving(HEARTBEAT, known, bounds, outcomes, ctx.now)
