@@ -29,7 +29,7 @@ class Handling(Watched):
         self.hears()
         self.readings["tel.svc-sync-1.heartbeat"] = Reading(
             service("sync", handler_s=self.limit_s, handler_least_s=self.least_s, measured=self.measured,
-                          within=self.within), 1.0)  # fmt: skip
+                    within=self.within), 1.0)  # fmt: skip
 
     def moves(self) -> list[tuple[float, float]]:
         return [(one.before, one.value) for one in self.of(ThresholdMoved) if one.threshold == "handler-sync"]
