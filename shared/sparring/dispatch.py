@@ -70,7 +70,7 @@ class Dispatch:
                 with in_hand(message):
                     async with asyncio.timeout(limit_s) as limit:
                         await self._handle(message, headers)
-                patience.note(time.monotonic() - began)
+                patience.note(time.monotonic() - began, limit_s)
                 return
             except DependencyDown as error:
                 if self._shell.stopping.is_set():
@@ -86,7 +86,7 @@ class Dispatch:
             except TimeoutError as error:
                 if not limit.expired():
                     raise
-                patience.note(time.monotonic() - began)
+                patience.note(time.monotonic() - began, limit_s)
                 raise HandlerTimeout(f"no outcome within handler_s = {limit_s:g} s; see what it waits for") from error
 
     async def _handle(self, message: Msg, headers: Mapping[str, str]) -> None:

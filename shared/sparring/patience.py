@@ -46,10 +46,10 @@ class Patience:
         if isinstance(one.fact, ThresholdMoved) and one.fact.threshold == self.name:
             self.seconds = max(self.least_s, one.fact.value)
 
-    def note(self, seconds: float) -> None:
-        """A handler ended, or was ended, after that long."""
+    def note(self, seconds: float, limit_s: float) -> None:
+        """A handler ended, or was ended, after that long; the limit is the one that it began under."""
         self.measured += 1
-        self.within += seconds <= WELL_WITHIN * self.seconds
+        self.within += seconds <= WELL_WITHIN * limit_s
 
 
 @contextmanager

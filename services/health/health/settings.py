@@ -71,10 +71,14 @@ class Settings(ServiceSettings):
     def _order(self) -> Self:
         if self.lost_s <= self.suspect_s:
             raise ValueError(f"lost_s = {self.lost_s} must be above suspect_s = {self.suspect_s}")
-        if self.resume_at < self.pause_below:
-            raise ValueError(f"resume_at = {self.resume_at} must not be below pause_below = {self.pause_below}")
-        if self.breaker_most_s < self.breaker_s:
-            raise ValueError(f"breaker_most_s = {self.breaker_most_s} must not be below breaker_s = {self.breaker_s}")
+        for most, least in (
+            ("resume_at", "pause_below"),
+            ("breaker_most_s", "breaker_s"),
+            ("lost_most_s", "lost_least_s"),
+            ("handler_most_s", "handler_least_s"),
+        ):
+            if getattr(self, most) < getattr(self, least):
+                raise ValueError(f"{most} = {getattr(self, most)} must not be below {least} = {getattr(self, least)}")
         if self.webhook_url and not self.webhook_url.startswith(("http://", "https://")):
             raise ValueError(f"webhook_url = {self.webhook_url!r} must begin with http:// or https://")
         return self

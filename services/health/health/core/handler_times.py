@@ -18,20 +18,19 @@ class HandlerTimes:
     new process begins them anew, and so does a new limit."""
 
     outcomes: dict[str, tuple[bool, ...]] = field(default_factory=dict)
-    _counted: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    _counted: dict[tuple[str, str], ServiceBeat] = field(default_factory=dict)
     _limits: dict[str, float] = field(default_factory=dict)
 
     def note(self, beats: Heard) -> None:
         for (service, replica), (beat, _) in beats.replicas.items():
-            measured, within = self._counted.get((service, replica), (beat.measured, beat.within))
-            self._counted[service, replica] = beat.measured, beat.within
+            before = self._counted.get((service, replica), beat)
+            self._counted[service, replica] = beat
             if beat.handler_s != self._limits.get(service):
                 # what it counts up to here was under the limit before
                 self._limits[service], self.outcomes[service] = beat.handler_s, ()
                 continue
-            if beat.measured < measured or beat.within < within:
-                # the process began anew
-                measured = within = 0
+            anew = beat.up_s < before.up_s
+            measured, within = (0, 0) if anew else (before.measured, before.within)
             self._took(service, beat.measured - measured, beat.within - within)
 
     def _took(self, service: str, ended: int, well: int) -> None:
@@ -53,7 +52,7 @@ def handler_limits(
         bounds = _bounds(ctx, beat)
         threshold = known.get(name)
         # what was seen under another limit says nothing of this one
-        if threshold is not None and max(bounds.least, threshold.value) != beat.handler_s:
+        if threshold is not None and max(beat.handler_least_s, threshold.value) != beat.handler_s:
             continue
         yield from moving(name, threshold, bounds, outcomes, ctx.now)
 

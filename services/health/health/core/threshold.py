@@ -63,18 +63,18 @@ def adapted(value: float, bounds: Bounds, outcomes: Sequence[bool]) -> float:
 def moved(
     name: str, threshold: Threshold | None, bounds: Bounds, outcomes: Sequence[bool], now: datetime
 ) -> list[ThresholdMoved]:
-    """The move that the outcomes since the last one justify; none within 60 s of it."""
-    if threshold is not None and now < threshold.moved_at + COOL_DOWN:
+    """The move that the outcomes since the last one justify; none within 60 s of it. Bounds that changed move it at once."""
+    before = bounds.start if threshold is None else threshold.value
+    inside = min(bounds.most, max(bounds.least, before))
+    if inside == before and threshold is not None and now < threshold.moved_at + COOL_DOWN:
         return []
-    before = min(bounds.most, max(bounds.least, bounds.start if threshold is None else threshold.value))
-    value = adapted(before, bounds, outcomes)
+    value = adapted(inside, bounds, outcomes)
     if value == before:
         return []
     seen = outcomes[-WINDOW:]
-    terms = (
-        Term(name="well within", value=round(sum(seen) / len(seen), 3), limit=bounds.target),
-        Term(name="observed", value=float(len(seen)), limit=float(LEAST_OBSERVED)),
-    )
+    observed = Term(name="observed", value=float(len(seen)), limit=float(LEAST_OBSERVED))
+    within = Term(name="well within", value=round(sum(seen) / max(1, len(seen)), 3), limit=bounds.target)
+    terms = (within, observed) if len(seen) >= LEAST_OBSERVED else (observed,)
     return [
         ThresholdMoved(threshold=name, value=value, before=before, least=bounds.least, most=bounds.most, terms=terms)
     ]
