@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from sparring.contracts.base import FACTS, Fact
-from sparring.envelope import CORRELATION, ORDER, current
-from sparring.errors import Transient, Undecodable, UnknownMessage
+from sparring.errors import Transient
 from sparring.log.interface import Raw
 from sparring.read_model import ReadModel
-from sparring.subjects import CARRIED, untoken
+from sparring.staging import Staging
 
-STAGING = """
-create temp table if not exists facts (
-    sequence bigint, "at" timestamptz, subject varchar, owner varchar, entity varchar, id varchar, type varchar,
-    version integer, data json, fact_id varchar, caused_by_order varchar, correlation varchar
-);
--- as the appender takes it fastest: it converts value by value, DuckDB's own casts go by columns
-create temp table if not exists arrived (
-    sequence bigint, "at" varchar, subject varchar, owner varchar, entity varchar, id varchar, type varchar,
-    version integer, data varchar, fact_id varchar, caused_by_order varchar, correlation varchar
-);
-create table if not exists positions (model varchar primary key, version integer, sequence bigint, "at" timestamptz);
+POSITIONS = """
+create table if not exists positions (model varchar primary key, version integer, sequence bigint, "at" timestamptz)
 """
 
 
@@ -42,7 +28,6 @@ class Projection:
     def __init__(self, path: Path | str, models: Sequence[ReadModel], *, threads: int = 1) -> None:
         """Opens or creates the file; a file made by other versions of the models, or a damaged one, is begun anew."""
         self.path, self.models, self._threads = path, tuple(models), threads
-        self._types = frozenset(name for model in models for name in model.types)
         try:
             self._open()
             if not self._fits():
@@ -57,7 +42,8 @@ class Projection:
         # the time zone is fixed: instants print alike on every machine
         self.con = duckdb.connect(str(self.path), config={"threads": self._threads, "memory_limit": "512MB"})
         self.con.execute("set timezone = 'UTC'")
-        self.con.execute(STAGING)
+        self.con.execute(POSITIONS)
+        self._staging = Staging(self.con, self.models)
         for model in self.models:
             self.con.execute(model.tables)
 
@@ -96,12 +82,10 @@ class Projection:
         end = max([position, up_to or 0, *(raw.sequence for raw in fresh[-1:])])
         if end == position:
             return
-        rows = list(_rows(fresh, self._types))
-        kinds = {str(row[6]) for row in rows}
         last_at = fresh[-1].at if fresh else None
         self.con.begin()
         try:
-            self._stage(rows)
+            kinds = self._staging.take(fresh)
             for model in self.models:
                 for rule in model.rules:
                     if kinds.intersection(t.__name__ for t in rule.types):
@@ -111,20 +95,11 @@ class Projection:
                     'version = excluded.version, sequence = excluded.sequence, "at" = excluded."at"',
                     [model.name, model.version, end, last_at],
                 )
-            self.con.execute("delete from facts")
+            self._staging.clear()
             self.con.commit()
         except BaseException:
             self.con.rollback()
             raise
-
-    def _stage(self, rows: Sequence[Sequence[Any]]) -> None:
-        if not rows:
-            return
-        with self.con.appender("arrived") as appender:
-            for row in rows:
-                appender.append_row(*row)
-        self.con.execute("insert into facts select * from arrived")
-        self.con.execute("delete from arrived")
 
     def tables(self) -> list[str]:
         """The read models' tables, without the kernel's own; views are not listed."""
@@ -135,32 +110,3 @@ class Projection:
 
     def close(self) -> None:
         self.con.close()
-
-
-@cache
-def _schema_of(cls: type[Fact]) -> str:
-    return cls.schema_name()
-
-
-def _rows(batch: Iterable[Raw], types: frozenset[str]) -> Iterable[list[Any]]:
-    for raw in batch:
-        kind, owner, entity, id, name = raw.subject.split(".", 4)
-        if kind != "evt" or owner.startswith("ext-") or name == CARRIED:
-            continue
-        cls = FACTS.get((owner, entity, name))
-        if cls is None:
-            raise UnknownMessage(f"no contract matches {raw.subject} at sequence {raw.sequence}; upgrade this reader")
-        if name not in types:
-            continue
-        headers, schema = raw.headers, _schema_of(cls)
-        body = raw.body.decode()
-        if headers.get("ce-dataschema", schema) != schema:
-            try:
-                body = json.dumps(current(cls, headers, json.loads(body)))
-            except ValueError as error:
-                raise Undecodable(f"{raw.subject} at sequence {raw.sequence}: {error}") from error
-        at = headers.get("ce-time") or raw.at.isoformat()
-        yield [
-            raw.sequence, at, raw.subject, owner, entity, untoken(id), name, cls.version, body,
-            headers.get("ce-id", ""), headers.get(ORDER, ""), headers.get(CORRELATION, ""),
-        ]  # fmt: skip

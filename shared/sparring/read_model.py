@@ -1,9 +1,9 @@
 """Tables for questions: SQL over batches of facts, with rows and position in one transaction.
 
 A read model never sees facts one by one. Facts arrive in batches of any size in a staging table `facts`:
-`sequence` BIGINT, `"at"` TIMESTAMPTZ (quoted, AT is a keyword), `subject`, `owner`, `entity`, `id`, `type`, `version`,
-`data` JSON, `fact_id`, `caused_by_order`, `correlation`. Each rule is SQL that runs when the batch holds at least one
-fact of its types.
+`sequence` BIGINT, `"at"` TIMESTAMPTZ (quoted, AT is a keyword), `subject`, `owner`, `entity`, `type`, `data` JSON in the
+newest version, `fact_id`, `caused_by_order`, `correlation`. Each rule is SQL that runs when the batch holds at least one
+fact of its types; a column that no rule of a file names is not there.
 The result must not depend on where one batch ends and the next begins.
 """
 

@@ -35,23 +35,30 @@ def parse_header_lines(raw: bytes) -> dict[str, str]:
     return found
 
 
+def block_of(headers: Mapping[str, str]) -> bytes:
+    """The header block as it travels."""
+    if isinstance(headers, Headers):
+        return headers.block
+    return "".join(("NATS/1.0\r\n", *(f"{name}: {value}\r\n" for name, value in headers.items()), "\r\n")).encode()
+
+
 class Headers(Mapping[str, str]):
     """What stands in a message's header block, `NATS/1.0` and its end included. Of a name that comes twice the last counts.
 
     `get` knows names as HTTP has them, letters, digits and dashes; what else nats-py takes for a name is found by `[]`.
     """
 
-    __slots__ = ("_block",)
+    __slots__ = ("block",)
 
     def __init__(self, block: bytes) -> None:
-        self._block = block
+        self.block = block
 
     def __getitem__(self, name: str) -> str:
         found: str | None = self.get(name)
         return found if found is not None else self._all()[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        block, line = self._block, _line(name)
+        block, line = self.block, _line(name)
         place = block.rfind(line)
         if place < 0:
             return default
@@ -68,4 +75,4 @@ class Headers(Mapping[str, str]):
         return f"Headers({self._all()})"
 
     def _all(self) -> dict[str, str]:
-        return parse_header_lines(self._block[self._block.find(b"\r\n") + 2 :])
+        return parse_header_lines(self.block[self.block.find(b"\r\n") + 2 :])
