@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, suppress
 from datetime import datetime
 
-from sparring.log.interface import Log
+from sparring.log.interface import Log, Raw
 from sparring.projection import Projection
+
+
+async def _ahead(feed: AsyncIterator[list[Raw]]) -> AsyncIterator[list[Raw]]:
+    """The next batch is read while the last one is applied."""
+    reading = asyncio.ensure_future(anext(feed, None))
+    try:
+        while (batch := await reading) is not None:
+            reading = asyncio.ensure_future(anext(feed, None))
+            yield batch
+    finally:
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
 
 
 async def fold(
@@ -23,8 +37,8 @@ async def fold(
     last: datetime | None = None
     end = max(target for _, target in behind)
     feed = log.follow(min(one.position for one, _ in behind))
-    try:
-        async for batch in feed:
+    async with aclosing(feed), aclosing(_ahead(feed)) as batches:  # type: ignore[type-var]
+        async for batch in batches:
             if not batch:
                 continue
             read = batch[-1].sequence
@@ -36,8 +50,6 @@ async def fold(
                 progress(min(read, end))
             if read >= end:
                 return last
-    finally:
-        await feed.aclose()  # type: ignore[attr-defined]
     # a log in a file ends; what a filtered one lacks up to the target is nothing
     for one, target in behind:
         await asyncio.to_thread(one.apply, [], up_to=target)
