@@ -11,7 +11,7 @@ from node_agent.custody import Custody
 from sparring.contracts.node_agent import DrainAgent, UploadBatch
 from sparring.contracts.parts import Check
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
-from sparring.contracts.sync import RecordGames, ReportStored
+from sparring.contracts.sync import RecordGames, ReportStored, ReportTransferFailed
 from sparring.testing import eventually
 from sparring.testing.proxy import Proxy
 
@@ -108,6 +108,14 @@ async def test_an_upload_never_goes_faster_than_its_grant(node: Node) -> None:
     await node.order(order, "up")
     await node.hears(ReportStored)
     assert time.monotonic() - began >= 2.5, "600 kB at 200 kB a second"
+
+
+async def test_an_agent_says_when_it_is_asked_for_a_batch_that_its_disk_does_not_have(node: Node) -> None:
+    await node.beat()
+    order = UploadBatch(node="n1", batch="gone-1", sha256="0" * 64, grant=3, lease_s=60, bytes_per_s=0)
+    await node.order(order, "up")
+    report = await node.hears(ReportTransferFailed)
+    assert (report.batch, report.grant, report.missing) == ("gone-1", 3, True)
 
 
 class _Spool:

@@ -174,6 +174,48 @@ def test_a_node_that_comes_back_still_has_its_games() -> None:
     assert world.of(BatchLost) == []
 
 
+def answered(world: World, *answers: bool | None) -> None:
+    """Each grant fails: the node says whether it misses the batch, or nothing; then the pause passes."""
+    for missing in answers:
+        world.tick()
+        grant = world.of(TransferGranted)[-1].grant
+        world.add(TransferFailed(batch="t-1", grant=grant, reason="x", missing=missing))
+        world.tick(600)
+
+
+def test_games_that_their_node_says_it_has_no_more_are_lost_once_that_stayed_so() -> None:
+    world = World(CustodyPicture, plan, Settings(gone_s=2_000), joined(), recorded())
+    answered(world, True, None, True)
+    assert world.of(BatchLost) == []
+    answered(world, True)
+    lost = world.of(BatchLost)
+    assert [fact.games for fact in lost] == [10]
+    assert lost[0].proof == "node n1 has no such batch since 2030-01-01T00:00:00+00:00, the store never had it"
+    assert violations(world.facts, GamesAreConserved) == []
+    tried = len(world.of(TransferGranted))
+    world.tick(600, times=3)
+    assert len(world.of(TransferGranted)) == tried
+
+
+def test_games_that_their_node_finds_again_are_not_lost() -> None:
+    world = World(CustodyPicture, plan, Settings(gone_s=2_000), joined(), recorded())
+    answered(world, True, True, True, False, True, True, True)
+    assert world.of(BatchLost) == []
+    answered(world, True)
+    assert len(world.of(BatchLost)) == 1
+
+
+def test_a_node_that_has_no_such_batch_is_asked_ever_more_rarely() -> None:
+    world = World(CustodyPicture, plan, Settings(), joined(), recorded())
+    for _ in range(3_600 // 5):
+        world.tick(5)
+        granted_now = [one for one in world.of(TransferGranted) if one.grant > len(world.of(TransferFailed))]
+        for one in granted_now:
+            world.add(TransferFailed(batch="t-1", grant=one.grant, reason="x", missing=True))
+    # 1, 2, 4 … 512 s are ten, then one each 600 s
+    assert len(world.of(TransferFailed)) in range(11, 16)
+
+
 def shelf(*tasks: str) -> CustodyPicture:
     picture = CustodyPicture()
     facts = [

@@ -71,7 +71,7 @@ class Custody:
         """Brings a batch to the store within the grant's lease and at its rate, and reports either way."""
         key = f"{order.batch}-{order.grant}"
         if not self._file(order.batch).exists():
-            self._failed(order, f"missing-{key}", "the node has no such batch")
+            self._failed(order, f"missing-{key}", "the node has no such batch", missing=True)
             return
         try:
             async with asyncio.timeout(order.lease_s):
@@ -79,8 +79,8 @@ class Custody:
         except (Transient, TimeoutError, OSError) as error:
             self._failed(order, f"failed-{key}", f"{type(error).__name__}: {error}")
 
-    def _failed(self, order: UploadBatch, key: str, reason: str) -> None:
-        report = ReportTransferFailed(batch=order.batch, grant=order.grant, reason=reason)
+    def _failed(self, order: UploadBatch, key: str, reason: str, *, missing: bool = False) -> None:
+        report = ReportTransferFailed(batch=order.batch, grant=order.grant, reason=reason, missing=missing)
         self._spool.put(report, key=key, attempt=0, names=("TransferFailed", *STORED))
 
     async def _bring(self, batch: str, sha256: str, bytes_per_s: int, key: str) -> None:

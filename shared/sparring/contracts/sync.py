@@ -65,6 +65,7 @@ class TransferAdmitted(Fact, owner="sync", entity="quota", key="quota"):
 class TransferFailed(_Batch, owner="sync", entity="batch", key="batch"):
     grant: Count
     reason: str
+    missing: bool | None = Field(default=None, description="the node has no such batch; null: it said nothing of it")
 
 
 class BatchStored(_Batch, owner="sync", entity="batch", key="batch"):
@@ -166,6 +167,7 @@ class ReportTransferFailed(Order, owner="sync", entity="batch", key="batch"):
     batch: Name
     grant: Count
     reason: str
+    missing: bool = Field(default=False, description="the node has no such batch")
 
 
 class SealDataset(Order, owner="sync", entity="dataset", key="iteration"):

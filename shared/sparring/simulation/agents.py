@@ -377,7 +377,8 @@ class Agent:
         self.cluster.timeline.after(seconds, self._uploaded, order, self.boot)
 
     def _not_uploaded(self, order: UploadBatch, why: str, reason: str) -> None:
-        report = ReportTransferFailed(batch=order.batch, grant=order.grant, reason=reason)
+        missing = why == "missing"
+        report = ReportTransferFailed(batch=order.batch, grant=order.grant, reason=reason, missing=missing)
         self._put(report, f"{why}-{order.batch}-{order.grant}", 0, ("TransferFailed", *STORED), "")
 
     def _uploaded(self, order: UploadBatch, boot: str) -> None:

@@ -261,7 +261,7 @@ class HealthPicture(StoredPicture[Everything]):
                 one.pending[batch] = games
                 one.unstored[batch] = node
                 one.produced = [*one.produced[-PRODUCED_KEPT:], (recorded.at, games)]
-            case TransferFailed(batch=batch, reason=reason):
+            case TransferFailed(batch=batch, reason=reason, missing=missing) if not missing:
                 for one in self.all.lanes.values():
                     if batch in one.unstored:
                         self._failed(About("link", one.unstored[batch]), batch, reason)

@@ -49,6 +49,7 @@ class Batch:
     grant: int = 0
     until: datetime | None = None
     failures: int = 0
+    missing_since: datetime | None = None
     hastened_until: datetime | None = None
 
 
@@ -63,8 +64,11 @@ def evolve(batch: Batch, recorded: Recorded) -> Batch:
             return replace(batch, state="refused")
         case TransferGranted(grant=grant, until=until):
             return replace(batch, state="granted", grant=grant, until=until)
-        case TransferFailed():
-            return replace(batch, state="recorded", failures=batch.failures + 1)
+        case TransferFailed(missing=missing):
+            since = (
+                batch.missing_since if missing is None else (batch.missing_since or recorded.at) if missing else None
+            )
+            return replace(batch, state="recorded", failures=batch.failures + 1, missing_since=since)
         case BatchStored(url=url):
             return replace(batch, url=url)
         case BatchAdmitted():
@@ -144,7 +148,7 @@ def failed(order: ReportTransferFailed, batch: Batch, ctx: Context) -> list[Fact
     """A failed transfer goes back to the queue; it does not look fresh."""
     if batch.state != "granted" or order.grant != batch.grant:
         return []
-    return [TransferFailed(batch=order.batch, grant=order.grant, reason=order.reason)]
+    return [TransferFailed(batch=order.batch, grant=order.grant, reason=order.reason, missing=order.missing)]
 
 
 def hasten(order: SyncNow, batch: Batch, ctx: Context) -> list[Fact]:

@@ -35,9 +35,9 @@ def plan(ctx: Context) -> Sequence[Action]:
     picture: CustodyPicture = ctx.picture
     return [
         *_running(ctx, picture),
+        *_lost(ctx, picture),
         *_grants(ctx, picture),
         *_releases(ctx, picture),
-        *_lost(ctx, picture),
         *_retired(ctx, picture),
         *_spent(picture),
     ]
@@ -60,8 +60,9 @@ def node_of(picture: CustodyPicture, name: str) -> Node:
 
 
 def _retry_at(batch: Batch) -> timedelta:
-    """A failed transfer is tried again after 1, 2, 4 … 60 s."""
-    return timedelta(seconds=doubled_s(1.0, batch.failures - 1, 60.0)) if batch.failures else timedelta()
+    """A failed transfer is tried again after 1, 2, 4 … 60 s; … 600 s where the node says that it has no such batch."""
+    most_s = 60.0 if batch.missing_since is None else 600.0
+    return timedelta(seconds=doubled_s(1.0, batch.failures - 1, most_s)) if batch.failures else timedelta()
 
 
 def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
@@ -163,16 +164,20 @@ def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
 
 
 def _lost(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
-    """Only with proof: the node is gone for longer than nodes come back, and the store never had it."""
+    """Only with proof: the node is gone for longer than nodes come back, or is there and says for as long that it has no
+    such batch; and the store never had it."""
     for name, batch in picture.all.open.items():
         node = node_of(picture, batch.node)
-        if node.lost_at is None:
+        since = node.lost_at or batch.missing_since
+        if since is None:
             continue
         patience = ctx.settings.ephemeral_gone_s if batch.ephemeral or node.ephemeral else ctx.settings.gone_s
-        if ctx.now < node.lost_at + timedelta(seconds=patience):
+        if ctx.now < since + timedelta(seconds=patience):
             continue
-        proof = f"node {batch.node} is gone since {node.lost_at.isoformat()}, the store never had it"
-        yield _alone(name, BatchLost(batch=name, lane=batch.lane, games=batch.games, proof=proof), batch.state)
+        says = "is gone" if node.lost_at else "has no such batch"
+        proof = f"node {batch.node} {says} since {since.isoformat()}, the store never had it"
+        fact = BatchLost(batch=name, lane=batch.lane, games=batch.games, proof=proof)
+        yield _alone(name, fact, batch.state, batch.grant)
 
 
 def _retired(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sparring.decider import Context
+from sync.core.batch import Batch
 from sync.core.picture import CustodyPicture
 from sync.core.plan import node_of, urgency
 
@@ -41,17 +42,19 @@ def recommendations(ctx: Context, *, lane: str = "") -> list[Recommendation]:
             Recommendation(
                 name, batch.lane, batch.node, batch.state,
                 round(urgency(batch, node, ctx.now, ctx.settings.critical_s), 2), batch.games, round(age_s, 1),
-                ephemeral, batch.failures, _why(ctx, age_s, ephemeral, node.lost_at is not None, batch.state),
+                ephemeral, batch.failures, _why(ctx, age_s, ephemeral, node.lost_at is not None, batch),
                 batch.recorded_at,
             )
         )  # fmt: skip
     return sorted(found, key=lambda one: (-one.urgency, one.batch))
 
 
-def _why(ctx: Context, age_s: float, ephemeral: bool, lost: bool, state: str) -> str:
+def _why(ctx: Context, age_s: float, ephemeral: bool, lost: bool, batch: Batch) -> str:
     if lost:
         return "its node is lost: the games are there again when it comes back"
-    if state == "granted":
+    if batch.missing_since is not None:
+        return "its node says that it has no such batch; it counts as lost when that stays so"
+    if batch.state == "granted":
         return "it is on its way"
     if ephemeral:
         return "its node may vanish at any moment"
