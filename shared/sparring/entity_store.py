@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -100,13 +99,17 @@ class EntityStore:
         Raises LostRace after 50 attempts, LogUnavailable when the log does not answer, NotTheOwner for foreign facts.
         """
         deciders = {decider.ref(id): decider for decider, id in entities}
-        async with AsyncExitStack() as stack:
-            for ref in sorted(deciders):
-                await stack.enter_async_context(self._locks.setdefault(ref, asyncio.Lock()))
-            try:
-                return await self._execute(deciders, decide, because)
-            finally:
-                self._forget_locks(deciders)
+        refs, held = sorted(deciders), list[asyncio.Lock]()
+        try:
+            for ref in refs:
+                lock = self._locks.setdefault(ref, asyncio.Lock())
+                await lock.acquire()
+                held.append(lock)
+            return await self._execute(deciders, decide, because)
+        finally:
+            self._forget_locks(refs[: len(held)])
+            for lock in held:
+                lock.release()
 
     async def _execute(self, deciders: Mapping[Ref, Decider[Any]], decide: Decision, because: Because) -> Outcome:
         lost: LostRace | RepeatedBatch | None = None
@@ -139,7 +142,7 @@ class EntityStore:
         for ref in refs:
             self._states.pop(ref, None)
 
-    def _forget_locks(self, refs: Mapping[Ref, Any]) -> None:
+    def _forget_locks(self, refs: Sequence[Ref]) -> None:
         if len(self._locks) > CACHED_STATES:
             for ref in refs:
                 lock = self._locks.get(ref)
