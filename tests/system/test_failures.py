@@ -386,7 +386,7 @@ async def test_a_handler_has_as_long_as_health_says(server: EmbeddedServer, tmp_
         await one.poke("first", "slow")
         assert await one.things(1) == ["first"]
         await moves(1.5, 20.0)
-        one.start(app_of("health"))
+        one.start(app_of("health"), SPARRING_HEALTH__HANDLER_LEAST_S="1")
         await one.poke("second", "slow")
         (letter,) = await one.facts(DeadLetterRecorded)
         assert letter.exception == "HandlerTimeout"

@@ -64,8 +64,8 @@ def moved(
     name: str, threshold: Threshold | None, bounds: Bounds, outcomes: Sequence[bool], now: datetime
 ) -> list[ThresholdMoved]:
     """The move that the outcomes since the last one justify; none within 60 s of it. Bounds that changed move it at once."""
-    before = bounds.start if threshold is None else threshold.value
-    inside = min(bounds.most, max(bounds.least, before))
+    inside = min(bounds.most, max(bounds.least, bounds.start if threshold is None else threshold.value))
+    before = inside if threshold is None else threshold.value
     if inside == before and threshold is not None and now < threshold.moved_at + COOL_DOWN:
         return []
     value = adapted(inside, bounds, outcomes)
