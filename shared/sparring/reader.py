@@ -1,7 +1,8 @@
 """The one way to read: fold the log with the services' own read models, and answer for all of them at one sequence.
 
-A reader asks no service, so it answers while all of them are down. It keeps snapshots in the cache folder; each command
-works on a private copy, so two commands never wait for each other.
+A reader asks no service, so it answers while all of them are down. It keeps snapshots in the cache folder, and begins at the
+copies that services keep in SNAPSHOTS where those are far ahead; each command works on a private copy, so two commands never
+wait for each other.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sparring.contracts import fingerprint
 from sparring.decider import Reading
 from sparring.errors import BadInput, CannotAnswer
 from sparring.folding import fold
+from sparring.head_start import head_start
 from sparring.log.archived import ArchivedLog
 from sparring.log.interface import Raw
 from sparring.log.jetstream import born
@@ -103,6 +105,7 @@ class Reader:
     def __init__(self, nc: Client | None, log: History, projection: Projection, folder: Path | None) -> None:
         self._nc, self.log, self.projection, self._folder = nc, log, projection, folder
         self.last_at: datetime | None = None
+        self._started_at = 0
 
     @property
     def nc(self) -> Client:
@@ -127,25 +130,29 @@ class Reader:
     async def _of(cls, nc: Client | None, log: History, at: str | None) -> Self:
         cache = cache_folder() / await _identity(nc, log)
         target = await _moment(log, at)
-        reader = cls._begin(nc, log, cache, target)
+        reader = await cls._begin(nc, log, cache, target)
         await reader.catch_up(target)
         reader._remember(cache)
         return reader
 
     @classmethod
-    def _begin(cls, nc: Client | None, log: History, cache: Path, target: int) -> Self:
+    async def _begin(cls, nc: Client | None, log: History, cache: Path, target: int) -> Self:
+        """At the newest snapshot in the cache, or where that is far behind at the copies that services keep."""
         folder = Path(tempfile.mkdtemp(prefix="spar-read-"))
-        file = folder / "tables.duckdb"
-        known = [one for one in _snapshots(cache) if one[0] <= target]
-        if known:
+        have, known = next((one for one in reversed(_snapshots(cache)) if one[0] <= target), (0, None))
+        file = await head_start(nc, log, folder, have, target) if nc is not None else None
+        if file is None:
+            file = folder / "tables.duckdb"
             # a snapshot that another command replaces in this moment is folded anew instead
             with contextlib.suppress(OSError):
-                shutil.copyfile(known[-1][1], file)
-        return cls(nc, log, Projection(file, read_models()), folder)
+                if known is not None:
+                    shutil.copyfile(known, file)
+        reader = cls(nc, log, Projection(file, read_models()), folder)
+        reader._started_at = have
+        return reader
 
     async def catch_up(self, target: int) -> None:
         """Folds up to the sequence."""
-        self._started_at = self.projection.position
         self.last_at = await fold(self.log, [(self.projection, target)])
 
     def take(self, batch: Sequence[Raw], up_to: int | None = None) -> None:
