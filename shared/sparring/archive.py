@@ -1,6 +1,7 @@
 """The archivist: carries open entities forward, writes older facts as Parquet, then purges the stream up to there.
 
-Each step is done again without harm: a run that was killed anywhere is finished by the next one.
+A long span goes segment by segment, each of them whole: what is held in memory does not grow with the log. Each step is
+done again without harm: a run that was killed anywhere is finished by the next one.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -35,6 +36,8 @@ from sparring.subjects import Ref, untoken
 
 FRESH_S = 15.0
 CARRIED_AT_ONCE = 64
+# messages a segment: with a kilobyte each about 250 MB in memory
+SEGMENT = 200_000
 
 
 def _last(_: LogArchived | None, recorded: Recorded) -> LogArchived | None:
@@ -69,6 +72,20 @@ async def archive(
         await _purge(nc, stream, done)
         return Archived(done, 0, 0, 0, 0)
     await _everyone_has_read(nc, before)
+    found = Archived(done, 0, 0, 0, 0)
+    while found.through < before:
+        one = await _segment(nc, stream, min(before, found.through + SEGMENT), artifacts, identity, now, say)
+        found = Archived(one.through, *(a + b for a, b in zip(astuple(found)[1:], astuple(one)[1:], strict=True)))
+    return found
+
+
+async def _segment(
+    nc: Client, stream: JetStreamLog, before: int, artifacts: ArtifactStore, identity: str, now: datetime,
+    say: Callable[[str], None],
+) -> Archived:  # fmt: skip
+    """The next segment, up to the sequence `before`. Raises BadInput."""
+    known = await archived(stream)
+    done = known.through if known is not None else 0
     raws = [raw async for batch in until(stream, before, done) for raw in batch]
     carried, dropped = await _carry(stream, raws, before, now, say)
     with tempfile.TemporaryDirectory(prefix="spar-archive-") as folder:
@@ -131,6 +148,9 @@ async def _carry(
                 )
             loaded = await store.state(decider, ref.id)
             # facts that stay in the stream need a state to be folded on
+            if loaded.sequence > before and loaded.since_carried == 0:
+                # carried for an earlier segment, nothing happened since
+                return True
             leaves = loaded.sequence <= before and now - last_at > ORDERS_KEPT
             if leaves and decider.closed(loaded.state):
                 return False

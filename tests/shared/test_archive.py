@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from typer.testing import CliRunner
 
 from selfplay_orch.core.task import TASK
+from sparring import archive as segments
 from sparring import clock, faults
 from sparring.archive import archive
 from sparring.artifacts import JetStreamStore, open_store
@@ -37,7 +38,7 @@ from sparring.log.jetstream import born
 from sparring.patience import Patience
 from sparring.projection import Projection
 from sparring.server import EmbeddedServer
-from sparring.subjects import ref_of
+from sparring.subjects import CARRIED, ref_of
 from sparring.testing import at, eventually
 from sparring.testing.processes import call
 from sparring.topology import declare_topology
@@ -141,6 +142,26 @@ async def test_no_answer_changes_when_facts_move_into_the_archive(server: Embedd
     assert [one.sequence for one in facts][:12] == list(range(1, 13))
 
 
+async def test_a_long_span_goes_in_segments_and_no_answer_changes(
+    server: EmbeddedServer, told: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.address is not None
+    url = server.address.url
+    before, known = await asyncio.to_thread(answers, url), await states(told)
+    monkeypatch.setattr(segments, "SEGMENT", 4)
+    done = await up_to(told, 10)
+    stream = JetStreamLog(told)
+    log = await archived(stream)
+    assert log is not None
+    assert [(one.first, one.last, one.facts) for one in log.segments] == [(1, 4, 4), (5, 8, 4), (9, 10, 2)]
+    assert (done.through, done.facts, await stream.begin()) == (10, 10, 10)
+    assert await asyncio.to_thread(answers, url) == before
+    assert await states(told) == known
+    # the pool's facts lie in two segments; it was carried once
+    carried = [raw for raw in await stream.load(POOL.ref("main").pattern) if raw.subject.endswith(CARRIED)]
+    assert len(carried) == 1
+
+
 async def test_tables_folded_from_archive_and_stream_are_those_of_before(told: Client) -> None:
     async def rows() -> list[Any]:
         projection = Projection(":memory:", read_models())
@@ -209,21 +230,22 @@ async def test_nobody_skips_what_was_purged_by_hand(told: Client) -> None:
 # ---- killed on the way
 
 
-async def killed(url: str, point: str) -> None:
-    """An archivist that dies at the point."""
+async def killed(url: str, point: str, segment: str) -> None:
+    """An archivist that dies at the point, in its first segment of at most so many facts."""
     nc = await nats.connect(url)
+    segments.SEGMENT = int(segment)
     faults.arm(point)
     await up_to(nc, 9)
 
 
-@pytest.mark.parametrize("point", ["carried", "stored", "recorded"])
+@pytest.mark.parametrize(("point", "segment"), [("carried", 100), ("stored", 100), ("recorded", 100), ("recorded", 4)])
 async def test_killed_in_the_middle_it_is_finished_by_the_next_run(
-    server: EmbeddedServer, told: Client, tmp_path: Path, point: str
+    server: EmbeddedServer, told: Client, tmp_path: Path, point: str, segment: int
 ) -> None:
     assert server.address is not None
     url = server.address.url
     before, known = await asyncio.to_thread(answers, url), await states(told)
-    process = call(Path(__file__), "killed", url, point, log=tmp_path / "archivist.log")
+    process = call(Path(__file__), "killed", url, point, str(segment), log=tmp_path / "archivist.log")
     await eventually(lambda: not process.is_alive(), within_s=40)
     assert process.exitcode == -9, (tmp_path / "archivist.log").read_text()
     assert await JetStreamLog(told).begin() == 0, "nothing is purged before it is recorded"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
@@ -54,10 +55,17 @@ async def _export(
         if start > end:
             raise BadInput(f"--from {first} is after --to {last or end}: nothing lies between")
         head = Slice(log=identity, first=start, last=end, lane=lane)
-        raws = [raw async for batch in until(log, end, start - 1) for raw in batch if not lane or _about(raw, lane)]
-        return head, await asyncio.to_thread(writer.write, head, raws)
+        async with aclosing(until(log, end, start - 1)) as batches:
+            coming = (raw for raw in _coming(batches, asyncio.get_running_loop()) if not lane or _about(raw, lane))
+            return head, await asyncio.to_thread(writer.write, head, coming)
     finally:
         await nc.close()
+
+
+def _coming(batches: AsyncIterator[list[Raw]], loop: asyncio.AbstractEventLoop) -> Iterator[Raw]:
+    """For a thread: what the loop reads, batch by batch."""
+    while (batch := asyncio.run_coroutine_threadsafe(anext(batches, None), loop).result()) is not None:
+        yield from batch
 
 
 def _about(raw: Raw, lane: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -60,7 +60,7 @@ def entity_pattern(subject: str) -> str:
     return subject.rsplit(".", 1)[0] + ".>"
 
 
-async def until(log: Log, end: int, after: int = 0) -> AsyncIterator[list[Raw]]:
+async def until(log: Log, end: int, after: int = 0) -> AsyncGenerator[list[Raw], None]:
     """What lies past `after` up to `end`, in batches that need not be held together."""
     if after >= end:
         return

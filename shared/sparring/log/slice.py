@@ -52,7 +52,7 @@ class SliceWriter:
         self._path, self._draft = path, path.with_name(f".{path.name}.draft")
 
     def write(self, head: Slice, raws: Iterable[Raw]) -> int:
-        """Returns how many facts were written."""
+        """The facts come in their order; returns how many were written."""
         write = self._ndjson if self._path.suffix == ".ndjson" else self._parquet
         try:
             count = write(head, raws)
@@ -75,7 +75,9 @@ class SliceWriter:
         return count
 
     def _parquet(self, head: Slice, raws: Iterable[Raw]) -> int:
-        con = duckdb.connect(":memory:", config={"threads": 1})
+        # in a file: a slice may be larger than memory
+        table = self._draft.with_suffix(".duckdb")
+        con = duckdb.connect(str(table), config={"threads": 1, "memory_limit": "512MB"})
         try:
             con.execute("set timezone = 'UTC'")
             con.execute(f"create table facts {COLUMNS}")
@@ -87,12 +89,13 @@ class SliceWriter:
                     count += 1
             told = json.dumps(asdict(head)).replace("'", "''")
             con.execute(
-                f"copy (from facts order by sequence) to '{self._draft}' "
-                f"(format parquet, compression zstd, kv_metadata {{slice: '{told}'}})"
+                f"copy facts to '{self._draft}' (format parquet, compression zstd, kv_metadata {{slice: '{told}'}})"
             )
             return count
         finally:
             con.close()
+            for file in (table, Path(f"{table}.wal")):
+                file.unlink(missing_ok=True)
 
 
 class SliceLog:
