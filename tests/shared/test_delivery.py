@@ -53,10 +53,11 @@ def test_a_child_comes_back_at_once_then_later_and_later() -> None:
 def test_five_ends_within_an_hour_raise_an_alarm(tmp_path: Path) -> None:
     now, said = [0.0], list[str]()
     supervisor = Supervisor(said.append, clock=lambda: now[0])
-    supervisor.add(Child("broken", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log"))
+    supervisor.add(Child("broken", [sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / "log"))
     for _ in range(ALARM_AFTER):
         child = supervisor.children[0]
         assert child.process is not None
+        child.process.kill()
         child.process.wait(30)
         supervisor.look()
         now[0] += 300
