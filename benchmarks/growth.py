@@ -125,7 +125,10 @@ async def _measure(server: EmbeddedServer, folder: Path) -> list[Row]:
         nc = await nats.connect(server.address.url)
         await declare_topology(nc)
         await fill(nc, begin, count, TO_THE_END)
-        found += await at(count, nc, server, folder, empty)
+        fresh = await at(count, nc, server, folder, empty)
+        # a size takes up to half an hour: what was seen is said at once
+        print(*fresh, sep="\n", file=sys.stderr, flush=True)
+        found += fresh
         begin = count
         await nc.close()
     return found

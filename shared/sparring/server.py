@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,10 @@ def binary() -> str:
     return found
 
 
+# ten million facts took more than thirty seconds on two slow cores; one that is killed meanwhile begins anew
+MOST_START_S, SAY_EVERY_S = 1_800.0, 10.0
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -76,8 +81,10 @@ class EmbeddedServer:
     def log_file(self) -> Path:
         return self.folder / "nats-server.log"
 
-    def start(self, timeout_s: float = 30.0) -> Address:
-        """Returns once JetStream answers. Raises BadInput with the server's own words when it does not start."""
+    def start(self, timeout_s: float = MOST_START_S, say: Callable[[str], None] | None = None) -> Address:
+        """Returns once JetStream answers: after a kill it reads its whole log back first, and `say` hears of it every ten
+        seconds. Raises BadInput with the server's own words when it does not start.
+        """
         run = self.folder / "run"
         run.mkdir(parents=True, exist_ok=True)
         for old in run.glob("*.ports"):
@@ -89,13 +96,16 @@ class EmbeddedServer:
             self.process = subprocess.Popen(
                 [binary(), "-c", str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        self.address = self._await_ready(run, timeout_s)
+        self.address = self._await_ready(run, timeout_s, say)
         return self.address
 
-    def _await_ready(self, run: Path, timeout_s: float) -> Address:
+    def _await_ready(self, run: Path, timeout_s: float, say: Callable[[str], None] | None) -> Address:
         assert self.process is not None
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
+        began = told = time.monotonic()
+        while (now := time.monotonic()) < began + timeout_s:
+            if say is not None and now >= told + SAY_EVERY_S:
+                told = now
+                say(f"the server reads its log back, for {now - began:.0f} s: {self._last_words()}")
             if self.process.poll() is not None:
                 raise BadInput(f"nats-server did not start in {self.folder}: {self._last_words()}")
             ports = run / f"nats-server_{self.process.pid}.ports"

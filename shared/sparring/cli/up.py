@@ -121,7 +121,7 @@ def _server(data: Path) -> EmbeddedServer:
     if known and alive(known["url"]):
         port = -1
     server = EmbeddedServer(data.resolve(), port=port)
-    address = server.start()
+    address = server.start(say=typer.echo)
     remember(data, address.url, address.monitoring, address.pid)
     return server
 
@@ -222,7 +222,7 @@ def _revive_server(run: Run) -> None:
     run.screen.say("the server ended; it is started again on its data")
     address = run.server.address
     run.server.port = int(address.url.rpartition(":")[2]) if address else -1
-    fresh = run.server.start()
+    fresh = run.server.start(say=run.screen.say)
     remember(run.data, fresh.url, fresh.monitoring, fresh.pid)
 
 
