@@ -31,7 +31,7 @@ from sparring.contracts.sync import (
     TransferFailed,
     TransferGranted,
 )
-from sparring.decider import Context
+from sparring.decider import Context, Send
 from sparring.invariants import GamesAreConserved, LimitsAreKept, violations
 from sparring.testing import at, given
 from sparring.testing.world import World
@@ -156,6 +156,20 @@ def test_the_nodes_copy_is_released_only_once_the_store_has_it() -> None:
     world.add(admitted)
     world.tick()
     assert [one.batch for one in world.orders(ReleaseCustody)] == ["t-1"]
+
+
+def test_a_clock_that_is_set_back_again_and_again_stops_no_plan() -> None:
+    admitted = BatchAdmitted(
+        batch="t-1", lane="hex", games=10, positions=100, model="", sha256=SHA, url="u", check=GOOD
+    )
+    picture = CustodyPicture()
+    for one in World(CustodyPicture, plan, Settings(), joined(), recorded(), admitted).facts:
+        picture.apply(one)
+    told = []
+    for back in range(8):
+        told += plan(Context(now=at(100 - back), settings=Settings(), picture=picture))
+    assert {one.order.batch for one in told if isinstance(one, Send)} == {"t-1"}
+    assert picture.telling == {}
 
 
 def test_games_are_lost_only_with_proof() -> None:
