@@ -270,7 +270,8 @@ def test_a_plan_over_many_queued_tasks_and_nodes_stays_cheap() -> None:
         world.request(f"v{number}", "evaluate")
     began = time.process_time()
     world.carry_out(plan(world.context()))
-    assert time.process_time() - began < 1.0
+    # a plan that compared tasks with tasks or nodes would take minutes; how long it takes is measured in benchmarks
+    assert time.process_time() - began < 30.0
 
 
 STEPS = st.lists(
