@@ -65,9 +65,7 @@ def evolve(batch: Batch, recorded: Recorded) -> Batch:
         case TransferGranted(grant=grant, until=until):
             return replace(batch, state="granted", grant=grant, until=until)
         case TransferFailed(missing=missing):
-            since = (
-                batch.missing_since if missing is None else (batch.missing_since or recorded.at) if missing else None
-            )
+            since = {None: batch.missing_since, True: batch.missing_since or recorded.at, False: None}[missing]
             return replace(batch, state="recorded", failures=batch.failures + 1, missing_since=since)
         case BatchStored(url=url):
             return replace(batch, url=url)
