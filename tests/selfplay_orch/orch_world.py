@@ -36,6 +36,7 @@ class World:
         self.settings = settings or Settings()
         self.now = 0.0
         self.log: list[Recorded] = []
+        self.of: dict[Ref, list[Recorded]] = {}
         self.picture = WorkPicture()
         self.states: dict[Ref, tuple[Any, int]] = {}
         self.beats: dict[str, tuple[Heartbeat, float]] = {}
@@ -55,6 +56,7 @@ class World:
             self.log.append(recorded)
             self.picture.apply(recorded)
             ref = ref_of(fact)
+            self.of.setdefault(ref, []).append(recorded)
             known = self.states.get(ref)
             if known is not None:
                 decider = DECIDERS[ref.owner, ref.entity]
@@ -67,9 +69,8 @@ class World:
             ref = decider.ref(id)
             if ref not in self.states:
                 state, last = decider.initial, 0
-                for one in self.log:
-                    if ref_of(one.fact) == ref:
-                        state, last = decider.evolve(state, one), one.sequence
+                for one in self.of.get(ref, ()):
+                    state, last = decider.evolve(state, one), one.sequence
                 self.states[ref] = state, last
             found[ref] = self.states[ref]
         return found

@@ -203,6 +203,8 @@ sys.exit(subprocess.call([sys.executable, "-m", "sparring.cli", "record", "model
         weights.write_text("in time")
         await client.training_complete("hex", weights, {"steps": 5}, slot=slot, dataset=DATA, task="in-time")
         await eventually(lambda: facts(client, ModelRegistered), within_s=30)
+    # its command has ended well before its agent wakes up, else SIGTERM would still meet it
+    await eventually(lambda: not _alive(pids[1]), within_s=60)
     os.kill(pids[0], signal.SIGCONT)
     assert await asyncio.to_thread(stale.wait, 60) == 75, "its command ended well, but late"
     assert violations(await log_of(client)) == []
