@@ -1,4 +1,4 @@
-"""Files by their content: a store with two homes, and a node's cache of it. Events carry the reference, never the blob."""
+"""Files by their content: a store with two homes. Events carry the reference, never the blob."""
 
 from __future__ import annotations
 
@@ -18,22 +18,11 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
-from sparring.contracts.parts import Artifact
-from sparring.errors import BadInput, DependencyDown, Permanent
+from sparring.errors import ArtifactMissing, BadInput, DependencyDown, HashMismatch
 from sparring.pace import Paced
 from sparring.streams import ARTIFACTS
 
 CHUNK = 1024 * 1024
-CACHE_BYTES = 20 * 1024**3
-LEAST_FREE_SHARE = 0.10
-
-
-class ArtifactMissing(Permanent):
-    """No store holds the content: delivery gives the message up, custody asks the node again."""
-
-
-class HashMismatch(Permanent):
-    """The bytes are not what their name says: quarantined, never deleted."""
 
 
 class StoreUnavailable(DependencyDown):
@@ -182,7 +171,7 @@ class FolderStore:
     async def put(self, path: Path, sha256: str, *, bytes_per_s: int = 0) -> str:
         target = self._folder / sha256
         if not target.exists():
-            await asyncio.to_thread(_copy, path, target, bytes_per_s)
+            await asyncio.to_thread(copied, path, target, bytes_per_s)
         return f"file://{target}"
 
     async def get(self, url: str, to: Path) -> None:
@@ -192,7 +181,7 @@ class FolderStore:
         found, _ = await asyncio.to_thread(sha256_of, source)
         if found != source.name:
             raise HashMismatch(f"{url} holds {found}")
-        await asyncio.to_thread(_copy, source, to)
+        await asyncio.to_thread(copied, source, to)
 
     async def digest(self, url: str) -> tuple[str, int]:
         source = self._path(url)
@@ -204,7 +193,8 @@ class FolderStore:
         self._path(url).unlink(missing_ok=True)
 
 
-def _copy(source: Path, target: Path, bytes_per_s: int = 0) -> None:
+def copied(source: Path, target: Path, bytes_per_s: int = 0) -> None:
+    """Copies a file, whole or not at all. Blocks; for threads."""
     with source.open("rb") as read, _drafted(target) as write:
         # in steps of a tenth of a second at most: a slow link stays even
         step = min(CHUNK, max(4096, bytes_per_s // 10)) if bytes_per_s else CHUNK
@@ -221,55 +211,3 @@ async def open_store(spec: str, js: JetStreamContext) -> ArtifactStore:
             raise BadInput(f"artifacts = {spec!r}: file URLs are absolute, like file:///srv/artifacts")
         return FolderStore(folder)
     raise BadInput(f"artifacts = {spec!r} is no home for artifacts; use nats://ARTIFACTS or file:///folder")
-
-
-class ArtifactCache:
-    """A node's copies by hash; the least recently used go first, one in use never."""
-
-    def __init__(self, folder: Path, max_bytes: int = CACHE_BYTES) -> None:
-        self._folder, self._max_bytes = folder, max_bytes
-        self._in_use: dict[str, int] = {}
-        self._fetching: dict[str, asyncio.Lock] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-
-    async def fetch(self, artifact: Artifact, store: ArtifactStore) -> Path:
-        """The artifact's path here, fetched when it is not; stays until `release`."""
-        path = self._folder / artifact.sha256
-        self._in_use[artifact.sha256] = self._in_use.get(artifact.sha256, 0) + 1
-        try:
-            async with self._fetching.setdefault(artifact.sha256, asyncio.Lock()):
-                if not path.exists():
-                    self._make_room(artifact.bytes)
-                    await store.get(artifact.url or f"nats://{ARTIFACTS}/{artifact.sha256}", path)
-            os.utime(path)
-        except BaseException:
-            self.release(artifact.sha256)
-            raise
-        return path
-
-    def keep(self, path: Path, sha256: str) -> None:
-        """Takes in a file that was made here."""
-        target = self._folder / sha256
-        if not target.exists():
-            self._make_room(path.stat().st_size)
-            _copy(path, target)
-
-    def release(self, sha256: str) -> None:
-        left = self._in_use.get(sha256, 0) - 1
-        if left > 0:
-            self._in_use[sha256] = left
-        else:
-            self._in_use.pop(sha256, None)
-
-    def _make_room(self, wanted: int) -> None:
-        files = sorted(
-            (one for one in self._folder.iterdir() if len(one.name) == 64), key=lambda one: one.stat().st_atime
-        )
-        size = sum(one.stat().st_size for one in files)
-        for one in files:
-            disk = shutil.disk_usage(self._folder)
-            if size + wanted <= self._max_bytes and disk.free - wanted >= LEAST_FREE_SHARE * disk.total:
-                return
-            if one.name not in self._in_use:
-                size -= one.stat().st_size
-                one.unlink(missing_ok=True)

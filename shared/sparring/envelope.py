@@ -17,10 +17,13 @@ from pydantic import ValidationError
 from sparring.contracts.base import Fact, Message, Order
 from sparring.contracts.upcasts import upcast
 from sparring.decider import Recorded
-from sparring.errors import Expired, NewerVersion, Undecodable, UnknownMessage
+from sparring.errors import Expired, NewerVersion, TooLarge, Undecodable, UnknownMessage
+from sparring.streams import MAX_PAYLOAD
 from sparring.subjects import class_of, subject_of, without_retry
 
 NAMESPACE = uuid.UUID("8a1f6f0e-4a52-5d0c-9c0e-5b6f0a2d7f11")
+# a message's headers count, too
+MOST_BYTES = MAX_PAYLOAD - 64 * 1024
 ORDER, CAUSE, CORRELATION, EXPIRES = "Sparring-Order", "Sparring-Cause", "Sparring-Correlation", "Sparring-Expires"
 _SCHEMA = re.compile(r"^(?P<name>.+)\.v(?P<version>\d+)$")
 
@@ -73,8 +76,13 @@ def headers_of(message: Message, envelope: Envelope) -> dict[str, str]:
 
 
 def encode(message: Message, envelope: Envelope) -> tuple[str, dict[str, str], bytes]:
-    """Subject, headers and body."""
-    return subject_of(message), headers_of(message, envelope), message.model_dump_json().encode()
+    """Subject, headers and body. Raises TooLarge before anything is sent."""
+    subject, body = subject_of(message), message.model_dump_json().encode()
+    if len(body) > MOST_BYTES:
+        raise TooLarge(
+            f"{subject} has {len(body):,} bytes, a message may have {MOST_BYTES:,}: files belong into the artifact store"
+        )
+    return subject, headers_of(message, envelope), body
 
 
 def encode_order(

@@ -63,6 +63,18 @@ class Expired(Permanent):
     """The order's time is over; redriven later only with force."""
 
 
+class TooLarge(Permanent):
+    """The message is larger than servers take."""
+
+
+class ArtifactMissing(Permanent):
+    """No store holds the content: delivery gives the message up, custody asks the node again."""
+
+
+class HashMismatch(Permanent):
+    """The bytes are not what their name says: quarantined, never deleted."""
+
+
 class NotTheOwner(Permanent):
     """A decision returned facts of an entity that it had not read, or of another owner."""
 

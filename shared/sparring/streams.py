@@ -9,6 +9,8 @@ DAY_S = 86_400.0
 EVENTS, COMMANDS, TELEMETRY, DLQ, ADVISORIES = "EVENTS", "COMMANDS", "TELEMETRY", "DLQ", "ADVISORIES"
 LEASES, FAILURES, ARTIFACTS, SNAPSHOTS = "LEASES", "FAILURES", "ARTIFACTS", "SNAPSHOTS"
 LEASE_TTL_S = 3.0
+# what a server has to take, in bytes: `max_payload` of its configuration
+MAX_PAYLOAD = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)

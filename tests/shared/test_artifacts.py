@@ -9,9 +9,8 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from sparring.artifacts import ArtifactCache, ArtifactMissing, ArtifactStore, HashMismatch, open_store, sha256_of
-from sparring.contracts.parts import Artifact
-from sparring.errors import BadInput
+from sparring.artifacts import ArtifactStore, open_store, sha256_of
+from sparring.errors import ArtifactMissing, BadInput, HashMismatch
 
 
 @pytest_asyncio.fixture(params=["jetstream", "folder"])
@@ -53,24 +52,6 @@ async def test_content_under_a_wrong_name_is_refused(store: ArtifactStore, tmp_p
     with pytest.raises(HashMismatch):
         await store.get(url, tmp_path / "back")
     assert not (tmp_path / "back").exists()
-
-
-async def test_the_cache_drops_the_least_recently_used_and_never_one_in_use(
-    store: ArtifactStore, tmp_path: Path
-) -> None:
-    cache = ArtifactCache(tmp_path / "cache", max_bytes=250)
-    artifacts = []
-    for number in range(3):
-        path, sha256 = made(tmp_path, str(number), bytes([number]) * 100)
-        url = await store.put(path, sha256)
-        artifacts.append(Artifact(name=str(number), role="model", sha256=sha256, bytes=100, url=url))
-    first = await cache.fetch(artifacts[0], store)
-    second = await cache.fetch(artifacts[1], store)
-    cache.release(artifacts[1].sha256)
-    third = await cache.fetch(artifacts[2], store)
-    assert first.exists()
-    assert third.exists()
-    assert not second.exists()
 
 
 async def test_an_unknown_home_is_refused_with_its_remedy(nc: Client) -> None:

@@ -205,6 +205,17 @@ async def test_storage_near_its_limit_is_found() -> None:
         await nc.close()
 
 
+async def test_a_server_that_takes_only_small_messages_is_found(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    server = EmbeddedServer(tmp_path, more="max_payload: 1MB")
+    try:
+        nc = await nats.connect(server.start().url)
+        await declare_topology(nc)
+        assert says(await found(nc), "server", "at most 1,048,576 bytes")
+        await nc.close()
+    finally:
+        server.stop()
+
+
 LOCKED = """
 authorization {
   users = [

@@ -11,10 +11,11 @@ import pytest
 from nats.aio.client import Client
 
 from sparring.contracts.base import Fact
-from sparring.contracts.training_slots import SlotClaimed, SlotReleased
+from sparring.contracts.training_slots import SlotClaimed, SlotExpired, SlotReleased
 from sparring.decider import Decider, Recorded
 from sparring.entity_store import Because, EntityStore
-from sparring.errors import NotTheOwner
+from sparring.envelope import MOST_BYTES
+from sparring.errors import NotTheOwner, TooLarge
 from sparring.log import JetStreamLog, Log, MemoryLog, Outgoing
 from sparring.subjects import Ref
 from sparring.testing import at
@@ -148,6 +149,21 @@ async def test_facts_of_an_entity_that_was_not_read_are_refused() -> None:
 
 def claim_main(_: Mapping[Ref, Any]) -> Sequence[Fact]:
     return [SlotClaimed(lane="hex", holder="a", until=at(90), waited_s=0, held=1, limit=1)]
+
+
+async def test_a_fact_too_large_for_the_server_is_refused_whole_and_the_largest_passes(nc: Client) -> None:
+    store = EntityStore(JetStreamLog(nc, timeout_s=30))
+    empty = len(SlotExpired(lane="hex", holder="a", token=1, reason="").model_dump_json())
+
+    def said(length: int) -> Sequence[Fact]:
+        small = SlotClaimed(lane="hex", holder="a", until=at(90), waited_s=0, held=1, limit=1)
+        return [small, SlotExpired(lane="hex", holder="a", token=1, reason="x" * (length - empty))]
+
+    with pytest.raises(TooLarge, match="8,323,073 bytes, a message may have 8,323,072"):
+        await store.execute([(POOL, "main")], lambda _: said(MOST_BYTES + 1), because("a"))
+    assert await JetStreamLog(nc).load(MAIN.pattern) == []
+    done = await store.execute([(POOL, "main")], lambda _: said(MOST_BYTES), because("b"))
+    assert len(done.facts) == 2
 
 
 async def test_states_are_carried_so_that_loading_is_short_and_equal(nc: Client) -> None:

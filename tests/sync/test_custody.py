@@ -31,14 +31,14 @@ from sparring.contracts.sync import (
     TransferFailed,
     TransferGranted,
 )
-from sparring.decider import Context, Send
+from sparring.decider import Context, Recorded, Send
 from sparring.invariants import GamesAreConserved, LimitsAreKept, violations
 from sparring.testing import at, given
 from sparring.testing.world import World
 from sync.core.batch import BATCH, failed, record, stored
 from sync.core.dataset import DATASET, seal
 from sync.core.picture import CustodyPicture, Node
-from sync.core.plan import plan, urgency
+from sync.core.plan import MOST_UNDELETED, plan, urgency
 from sync.settings import Settings
 
 SHA, OTHER = "a" * 64, "b" * 64
@@ -244,7 +244,7 @@ def shelf(*tasks: str) -> CustodyPicture:
 def test_a_data_set_is_the_newest_that_fits_and_everything_new() -> None:
     picture = shelf("t1", "t2", "t3", "t4")
     sealing = SealDataset(iteration="hex-2", lane="hex", window_positions=300, since_games=20)
-    story = given(DATASET).when(seal, sealing, picture=picture)
+    story = given(DATASET).when(seal, sealing, settings=Settings(), picture=picture)
     sealed = story.outcome[0]
     assert isinstance(sealed, DatasetSealed)
     assert [one.batch for one in sealed.batches] == ["t2-1", "t3-1", "t4-1"]
@@ -254,7 +254,55 @@ def test_a_data_set_is_the_newest_that_fits_and_everything_new() -> None:
 
 def test_a_data_set_without_anything_new_is_refused() -> None:
     sealing = SealDataset(iteration="hex-2", lane="hex", window_positions=300, since_games=20)
-    given(DATASET).when(seal, sealing, picture=shelf("t1", "t2")).then_types(DatasetRefused)
+    given(DATASET).when(seal, sealing, settings=Settings(), picture=shelf("t1", "t2")).then_types(DatasetRefused)
+
+
+def test_what_one_list_cannot_hold_is_left_out_and_said() -> None:
+    """At a hundred nodes a week's window has more batches than a message can list: the oldest stay out, the loop goes on."""
+    picture = shelf(*(f"t{number:03}" for number in range(100)))
+    sealing = SealDataset(iteration="hex-2", lane="hex", window_positions=9_000, since_games=980)
+    settings = Settings(manifest_bytes=6_000)
+    (sealed,) = given(DATASET).when(seal, sealing, settings=settings, picture=picture).outcome
+    assert isinstance(sealed, DatasetSealed)
+    size = len(sealed.model_dump_json(include={"batches"}))
+    assert 5_500 < size <= 6_000 + len('{"batches":[]}')
+    assert sealed.left_out == 90 - len(sealed.batches) > 0
+    assert sealed.batches[-1].batch == "t099-1" and sealed.positions == 100 * len(sealed.batches)
+    assert (sealed.new_games, sealed.new_positions) == (20, 200)
+
+
+def test_retiring_waits_for_a_store_that_deletes_nothing() -> None:
+    """Bytes that nobody remembers would lie in the store for ever."""
+    gone: set[str] = set()
+
+    class Swept(CustodyPicture):
+        """A worker has deleted what is in `gone`."""
+
+        def apply(self, recorded: Recorded) -> None:
+            super().apply(recorded)
+            for replica in gone & set(self.undeleted):
+                del self.undeleted[replica]
+
+    world, settings = World(Swept, plan, Settings(keep_datasets=1, keep_s=1), joined()), Settings()
+    many = MOST_UNDELETED + 50
+    for number in range(many):
+        world.add(recorded(f"t{number}"), BatchAdmitted(batch=f"t{number}-1", lane="hex", games=10, positions=100, model="",
+                                                        sha256=SHA, url=f"u{number}", check=GOOD))  # fmt: skip
+    for number in range(3):
+        whole = number == 0
+        sealing = SealDataset(iteration=f"hex-{number}", lane="hex", window_positions=10**6 if whole else 1,
+                              since_games=0 if whole else 10 * (many - 1))  # fmt: skip
+        world.add(*seal(sealing, DATASET.initial, replace(world.context(), settings=settings)))
+    world.tick(2, times=20)
+    picture = world.context().picture
+    assert len(world.of(BatchRetired)) == len(picture.undeleted) == MOST_UNDELETED
+    begun_anew = CustodyPicture()
+    begun_anew.load(picture.dump())
+    assert begun_anew.undeleted == picture.undeleted
+    gone |= set(picture.undeleted)
+    world.tick(2, times=20)
+    left = world.context().picture.undeleted
+    assert set(left.values()) == {f"u{number}" for number in range(MOST_UNDELETED, many - 1)}
 
 
 def test_deletion_is_a_fact_about_what_no_data_set_reaches() -> None:

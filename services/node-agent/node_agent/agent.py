@@ -13,6 +13,7 @@ from typing import Any
 import nats
 
 from node_agent.beats import Beats
+from node_agent.cache import Cache
 from node_agent.custody import Custody
 from node_agent.limits import Cgroups, Places, available_cores
 from node_agent.machine import Machine
@@ -24,7 +25,7 @@ from node_agent.spool import Spool
 from node_agent.trouble import TROUBLE
 from node_agent.work import ENDINGS
 from sparring import logs, telemetry
-from sparring.artifacts import ArtifactCache, open_store
+from sparring.artifacts import open_store
 from sparring.contracts.selfplay_orch import ReportTaskFailed
 from sparring.probes import serve
 from sparring.streams import EVENTS
@@ -107,7 +108,7 @@ class Agent:
             telemetry.salt_with(str(created))
             self.spool = Spool(self.folder / "spool", self.nc, f"node-agent/{settings.node}", self.log)
             self.custody = Custody(self.folder / "games", settings.node, self.store, self.spool, self.log)
-            self.cache = ArtifactCache(self.folder / "cache", settings.cache_bytes)
+            self.cache = Cache(self.folder / "cache", self.store, settings.cache_bytes)
             self.machine = Machine(self.folder)
             self.places = Places(available_cores(), self.machine.cards, settings.cores_per_task)
             return True

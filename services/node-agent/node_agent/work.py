@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from node_agent.child import Child, Result, TaskFailure
+from node_agent.inputs import fetched
 from node_agent.limits import Limits
 from node_agent.roster import Running
 from sparring import telemetry
-from sparring.artifacts import ArtifactMissing, HashMismatch, sha256_of
-from sparring.backoff import doubled_s
+from sparring.artifacts import sha256_of
 from sparring.contracts.node_agent import StartTask
-from sparring.contracts.parts import Artifact, Check, TaskSpec
+from sparring.contracts.parts import Artifact, Check
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
 from sparring.contracts.sync import RecordGames
 from sparring.errors import Transient
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 ENDINGS = ("TaskFinished", "TaskFailed", "TaskOrphaned", "TaskCancelled", "TaskAbandoned")
 THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 VERIFY_S = 120.0
-FETCH_TRIES = 8
 
 
 def seed_of(task: str, attempt: int) -> int:
@@ -71,17 +70,12 @@ async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, li
     spec, out = running.order.spec, folder / "out"
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     out.mkdir(parents=True)
-    inputs = await _inputs(agent, spec)
-    try:
+    async with fetched(agent, running) as inputs:
         job = folder / "job.json"
         job.write_text(json.dumps(job_of(agent.settings.node, running.order, inputs)))
         argv = [part.replace("{job}", str(job)).replace("{out}", str(out)) for part in spec.argv]
         result = await _ran(agent, running, argv, folder)
         return result, await _taken_in(agent, running, out, result)
-    finally:
-        for artifacts in spec.inputs.values():
-            for one in artifacts:
-                agent.cache.release(one.sha256)
 
 
 async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) -> Result:
@@ -102,25 +96,6 @@ async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) ->
             if guard is not None:
                 guard.cancel()
             agent.cgroups.drop(cgroup)
-
-
-async def _inputs(agent: Agent, spec: TaskSpec) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, artifacts in spec.inputs.items():
-        found[name] = [str(await _fetched(agent, one)) for one in artifacts]
-    return found
-
-
-async def _fetched(agent: Agent, artifact: Artifact) -> Path:
-    for attempt in range(FETCH_TRIES):
-        try:
-            return (await agent.cache.fetch(artifact, agent.store)).resolve()
-        except Transient as error:
-            agent.log.warning("an input could not be fetched yet", name=artifact.name, error=str(error))
-            await asyncio.sleep(doubled_s(0.5, attempt, 30.0))
-        except (ArtifactMissing, HashMismatch) as error:
-            raise TaskFailure(f"input {artifact.name}: {error}") from error
-    raise TaskFailure(f"input {artifact.name} could not be fetched {FETCH_TRIES} times")
 
 
 def job_of(node: str, order: StartTask, inputs: dict[str, list[str]]) -> dict[str, Any]:
@@ -157,7 +132,7 @@ async def _taken_in(agent: Agent, running: Running, out: Path, result: Result) -
         if running.order.spec.kind == "selfplay" and artifact.role == "games":
             await _record_games(agent, running, path, artifact, result)
         else:
-            await asyncio.to_thread(agent.cache.keep, path, sha256)
+            await agent.cache.keep(path, sha256)
             artifact = artifact.model_copy(update={"url": await _stored(agent, path, sha256)})
         files.append(artifact)
     return files

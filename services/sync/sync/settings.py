@@ -20,3 +20,5 @@ class Settings(ServiceSettings):
     gone_s: float = Field(default=86_400.0, gt=0)
     keep_datasets: int = Field(default=8, ge=1)
     keep_s: float = Field(default=1_800.0, ge=0)
+    # a manifest is one fact, and a message has at most 8 MB
+    manifest_bytes: int = Field(default=6_000_000, gt=0, le=8_000_000)

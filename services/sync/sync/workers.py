@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sparring.artifacts import ArtifactMissing, StoreUnavailable
+from sparring.artifacts import StoreUnavailable
 from sparring.contracts.sync import RecordGames, ReportStored, SealDataset
+from sparring.errors import ArtifactMissing
 
 SWEEP_S = 5.0
 
@@ -29,20 +30,15 @@ async def reached(order: SealDataset, shell: Any) -> None:
 
 async def delete_retired(shell: Any) -> None:
     """Deletes the bytes of retired batches; repeated after a crash, deleting twice changes nothing."""
-    done: dict[str, None] = {}
     while not shell.stopping.is_set():
-        if shell.leads:
-            for batch, url in list(shell.picture.all.doomed.items()):
-                if batch in done:
-                    continue
-                try:
-                    await shell.artifacts.delete(url)
-                    done[batch] = None
-                except StoreUnavailable as error:
-                    shell.log.warning("a retired batch could not be deleted yet", batch=batch, error=str(error))
-                    break
-        while len(done) > 5_000:
-            done.pop(next(iter(done)))
+        waiting: dict[str, str] = shell.picture.undeleted
+        for replica, url in list(waiting.items()) if shell.leads else ():
+            try:
+                await shell.artifacts.delete(url)
+            except StoreUnavailable as error:
+                shell.log.warning("retired bytes could not be deleted yet", replica=replica, error=str(error))
+                break
+            waiting.pop(replica, None)
         try:
             await asyncio.wait_for(shell.stopping.wait(), SWEEP_S)
         except TimeoutError:

@@ -26,9 +26,18 @@ ALARMS = Question(
     "no alarms",
 )
 DATASETS = Question(
-    "select iteration, lane, dataset[:12] dataset, games, positions, new_games, new_positions, sealed_at "
+    "select iteration, lane, dataset[:12] dataset, games, positions, new_games, new_positions, left_out, sealed_at "
     "from sync_datasets order by sealed_at desc limit 20",
-    ("iteration", "dataset", "games", "positions", "new_games", "new_positions", "sealed_at:sealed"),
+    (
+        "iteration",
+        "dataset",
+        "games",
+        "positions",
+        "new_games",
+        "new_positions",
+        "left_out:batches left out",
+        "sealed_at:sealed",
+    ),
     "no data set yet",
 )
 

@@ -120,6 +120,7 @@ class DatasetSealed(Fact, owner="sync", entity="dataset", key="iteration"):
     positions: Count
     new_games: Count
     new_positions: Count
+    left_out: Count = Field(default=0, description="older batches of the window that one list can't hold")
 
 
 class DatasetRefused(Fact, owner="sync", entity="dataset", key="iteration"):

@@ -95,6 +95,8 @@ async def _consumers(look: Examination) -> AsyncIterator[Finding]:
 
 
 async def _storage(look: Examination) -> AsyncIterator[Finding]:
+    for finding in server.payload(look.nc.max_payload):
+        yield finding
     monitored = await asyncio.to_thread(_monitored, look.monitoring) if look.monitoring else {}
     async for one in server.storage(look.js, monitored):
         yield one

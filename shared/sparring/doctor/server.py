@@ -21,6 +21,7 @@ from sparring.streams import (
     EVENTS,
     FAILURES,
     LEASES,
+    MAX_PAYLOAD,
     SNAPSHOTS,
     STREAMS,
     Durable,
@@ -166,6 +167,13 @@ async def _stalled(js: JetStreamContext, found: Found) -> list[Finding]:
 
 def _still(info: api.ConsumerInfo) -> bool:
     return bool((info.num_ack_pending or 0) + (info.num_pending or 0)) and not info.num_waiting
+
+
+def payload(most: int) -> Iterator[Finding]:
+    """Whether the server takes messages as large as they may become."""
+    if most < MAX_PAYLOAD:
+        yield Finding("warning", "server", f"takes messages of at most {most:,} bytes, larger ones are refused",
+                      "set `max_payload: 8MB` in its configuration: the list of a large data set needs it")  # fmt: skip
 
 
 async def storage(js: JetStreamContext, monitored: Mapping[str, Any]) -> AsyncIterator[Finding]:

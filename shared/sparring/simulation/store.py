@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparring.artifacts import ArtifactMissing
+from sparring.errors import ArtifactMissing
 
 SCHEME = "sim:"
 

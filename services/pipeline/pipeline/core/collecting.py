@@ -8,8 +8,8 @@ from datetime import timedelta
 from pipeline.core.picture import Supply
 from pipeline.core.quality import good_enough, quality
 from pipeline.core.stage import Look, again_or_close, append_here, request
+from sparring import manifest
 from sparring.contracts.lanes import LaneSpec
-from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import (
     CollectionFinished,
     ExportFinished,
@@ -89,11 +89,8 @@ def export(look: Look) -> Iterable[Action]:
     if sealed is None:
         return
     if task is None:
-        batches = [
-            Artifact(name=one.batch, role="games", sha256=one.sha256, bytes=0, url=one.url) for one in sealed.batches
-        ]
         yield request(look, "export", look.ctx.settings.export_s, {"window_positions": now.window_positions},
-                       {"batches": batches})  # fmt: skip
+                      {"batches": [manifest.reference(sealed)]})  # fmt: skip
         return
     if task.state == "abandoned":
         yield again_or_close(look, f"the export was given up: {task.reason}")

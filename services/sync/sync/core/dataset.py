@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from sparring.contracts.base import Fact
 from sparring.contracts.sync import BatchRef, DatasetRefused, DatasetSealed, SealDataset, ShardsRetired
 from sparring.decider import Context, Decider, Recorded, replace
+from sparring.manifest import manifest_hash
+from sync.core.picture import Shelf
 
 
 @dataclass(frozen=True)
@@ -30,37 +32,42 @@ def evolve(dataset: Dataset, recorded: Recorded) -> Dataset:
 DATASET = Decider("sync", "dataset", Dataset(), evolve)
 
 
-def manifest_hash(iteration: str, batches: Sequence[BatchRef]) -> str:
-    """SHA-256 of the canonical JSON of the iteration and its batches' names and hashes, sorted by name."""
-    listed = [[one.batch, one.sha256] for one in batches]
-    return hashlib.sha256(json.dumps([iteration, listed], separators=(",", ":")).encode()).hexdigest()
-
-
 def seal(order: SealDataset, dataset: Dataset, ctx: Context) -> list[Fact]:
-    """The lane's newest admitted batches that fit the window; everything new is always in it."""
+    """The lane's newest admitted batches of the window, as many as one fact can list; everything new is in the window."""
     if dataset.sealed:
         return []
     shelf = ctx.picture.shelf(order.lane)
-    fresh_games = shelf.games - order.since_games
-    chosen: list[BatchRef] = []
-    positions = games = new_games = new_positions = 0
-    for batch in reversed(shelf.batches.values()):
-        is_new = games < fresh_games
-        if not is_new and positions + batch.positions > order.window_positions:
-            break
-        chosen.append(batch)
-        positions += batch.positions
-        games += batch.games
-        if is_new:
-            new_games += batch.games
-            new_positions += batch.positions
-    if new_games == 0:
+    window = list(_window(order, shelf))
+    chosen = window[: _listable(window, ctx.settings.manifest_bytes)]
+    fresh = [one for one, is_new in chosen if is_new]
+    if not fresh:
         reason = f"lane {order.lane} has {shelf.games} admitted games, none beyond the {order.since_games} of before"
         return [DatasetRefused(iteration=order.iteration, lane=order.lane, reason=reason)]
-    listed = tuple(sorted(chosen, key=lambda one: one.batch))
+    listed = tuple(sorted((one for one, _ in chosen), key=lambda one: one.batch))
     return [
         DatasetSealed(
             iteration=order.iteration, lane=order.lane, dataset=manifest_hash(order.iteration, listed), batches=listed,
-            games=games, positions=positions, new_games=new_games, new_positions=new_positions,
+            games=sum(one.games for one in listed), positions=sum(one.positions for one in listed),
+            new_games=sum(one.games for one in fresh), new_positions=sum(one.positions for one in fresh),
+            left_out=len(window) - len(chosen),
         )
     ]  # fmt: skip
+
+
+def _window(order: SealDataset, shelf: Shelf) -> Iterator[tuple[BatchRef, bool]]:
+    """The newest first, with whether it came since the last data set."""
+    positions = games = 0
+    fresh_games = shelf.games - order.since_games
+    for batch in reversed(shelf.batches.values()):
+        is_new = games < fresh_games
+        if not is_new and positions + batch.positions > order.window_positions:
+            return
+        yield batch, is_new
+        positions += batch.positions
+        games += batch.games
+
+
+def _listable(window: Sequence[tuple[BatchRef, bool]], most_bytes: int) -> int:
+    """How many of the newest make a list of at most that many bytes."""
+    ends = list(accumulate(len(one.model_dump_json()) + 1 for one, _ in window))
+    return bisect_right(ends, most_bytes)

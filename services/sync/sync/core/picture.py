@@ -85,10 +85,13 @@ class CustodyPicture(StoredPicture[Everything]):
         super().__init__()
         # releases that this process has still to order: when it did last, and how often; knowledge of a process
         self.telling: dict[str, tuple[datetime | None, int]] = {}
+        # bytes that a fact has retired and this process has still to delete, by replica
+        self.undeleted: dict[str, str] = {}
 
     def load(self, data: Any) -> None:
         super().load(data)
         self.telling = dict.fromkeys(self.all.releasing, (None, 0))
+        self.undeleted = dict(self.all.doomed)
 
     def shelf(self, lane: str) -> Shelf:
         return self.all.shelves.setdefault(lane, Shelf())
@@ -145,9 +148,11 @@ class CustodyPicture(StoredPicture[Everything]):
 
     def _doom(self, name: str, urls: tuple[str, ...]) -> None:
         for number, url in enumerate(urls):
-            self.all.doomed[f"{name}/{number}"] = url
+            self.all.doomed[f"{name}/{number}"] = self.undeleted[f"{name}/{number}"] = url
         while len(self.all.doomed) > DOOMED_KEPT:
-            self.all.doomed.pop(next(iter(self.all.doomed)))
+            oldest = next(iter(self.all.doomed))
+            self.all.doomed.pop(oldest)
+            self.undeleted.pop(oldest, None)
 
     def _iteration(self, recorded: Recorded) -> None:
         match recorded.fact:

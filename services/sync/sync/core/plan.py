@@ -24,10 +24,12 @@ from sparring.decider import Action, Append, Context, Send
 from sparring.subjects import Ref
 from sync.core.batch import BATCH, Batch
 from sync.core.dataset import DATASET
-from sync.core.picture import CustodyPicture, Node
+from sync.core.picture import DOOMED_KEPT, CustodyPicture, Node
 from sync.core.quota import MAIN, QUOTA, Quota
 
 MOST_RETIRED_A_CALL = 16
+# half of what a picture remembers: nothing is forgotten before its bytes are deleted, however long the store is away
+MOST_UNDELETED = DOOMED_KEPT // 2
 TOLD_AGAIN = (timedelta(), timedelta(seconds=10), timedelta(seconds=60))
 
 
@@ -182,13 +184,18 @@ def _lost(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
 
 
 def _retired(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
-    """Deletes only what none of the newest data sets reaches, by a fact that lists the replicas."""
+    """Deletes only what none of the newest data sets reaches, by a fact that lists the replicas; no more at a time than
+    is deleted meanwhile."""
+    room = MOST_UNDELETED - len(picture.undeleted)
     for lane, shelf in picture.all.shelves.items():
         least = shelf.sealed - ctx.settings.keep_datasets
         for one in islice(shelf.batches.values(), MOST_RETIRED_A_CALL):
             used, at = shelf.used.get(one.batch), shelf.admitted_at.get(one.batch)
             if used is None or used > least or at is None or ctx.now < at + timedelta(seconds=ctx.settings.keep_s):
                 continue
+            if room <= 0:
+                return
+            room -= 1
             reason = f"last in data set {used} of {shelf.sealed}; the newest {ctx.settings.keep_datasets} are kept"
             fact = BatchRetired(batch=one.batch, lane=lane, games=one.games, replicas=(one.url,), reason=reason)
             yield _alone(one.batch, fact, "admitted")

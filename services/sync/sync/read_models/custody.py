@@ -22,7 +22,7 @@ create table if not exists sync_batches (
 );
 create table if not exists sync_datasets (
     iteration varchar primary key, lane varchar, dataset varchar, games bigint, positions bigint, new_games bigint,
-    new_positions bigint, batches json, sealed_at timestamptz
+    new_positions bigint, batches json, sealed_at timestamptz, left_out bigint
 );
 create table if not exists sync_refusals (
     sequence bigint primary key, iteration varchar, lane varchar, reason varchar, refused_at timestamptz
@@ -67,7 +67,7 @@ SEALED = """
 insert or ignore into sync_datasets
 select data->>'$.iteration', data->>'$.lane', data->>'$.dataset', (data->>'$.games')::bigint,
     (data->>'$.positions')::bigint, (data->>'$.new_games')::bigint, (data->>'$.new_positions')::bigint,
-    data->'$.batches', "at"
+    data->'$.batches', "at", coalesce((data->>'$.left_out')::bigint, 0)
 from facts where type = 'DatasetSealed'
 """
 
@@ -78,7 +78,7 @@ select sequence, data->>'$.iteration', data->>'$.lane', data->>'$.reason', "at" 
 
 CUSTODY = ReadModel(
     "sync",
-    2,
+    3,
     TABLES,
     [
         on(GamesRecorded, sql=RECORDED),
