@@ -62,3 +62,14 @@ def test_the_same_seed_gives_the_same_log_byte_for_byte() -> None:
     other = Cluster(quick(8, nodes=4))
     other.run(150)
     assert hashlib.sha256(b"".join(other.ledger.lines())).hexdigest() not in found.pop().decode()
+
+
+def test_a_log_that_is_not_kept_holds_what_is_not_read_yet_and_changes_nothing() -> None:
+    kept, dropped = Cluster(quick(1, watched=False)), Cluster(quick(1, watched=False, keep_log=False))
+    longest = 0
+    for _ in range(30):
+        kept.run(20)
+        dropped.run(20)
+        longest = max(longest, len(dropped.ledger.facts))
+    assert dropped.ledger.end == kept.ledger.end == len(kept.ledger.facts) > 4_000
+    assert longest < 2_000

@@ -105,8 +105,10 @@ class Cluster:
         if replica.service.name == "sync":
             # what its worker does in production
             replica.picture.undeleted.clear()  # type: ignore[attr-defined]
-        if self.watcher is not None and replica is self._every[0]:
-            self.watcher.look()
+        if replica is self._every[0]:
+            self.ledger.forget(min(one.position for one in self._every))
+            if self.watcher is not None:
+                self.watcher.look()
         self._tick_later(replica)
 
     def boot(self, agent: Agent, life: int) -> None:

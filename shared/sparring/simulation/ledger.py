@@ -105,11 +105,6 @@ class Ledger:
         del self.facts[: read_by_all - self.first]
         self.first = read_by_all
 
-    def drop(self, ref: Ref) -> None:
-        """Forgets an ended entity, where the log is not kept anyway."""
-        if not self._keep:
-            self._entities.pop(ref, None)
-
     def lines(self) -> Iterator[bytes]:
         """The log as bytes, a fact a line: what two runs of one seed have in common."""
         for one in self.facts:
