@@ -22,13 +22,13 @@ from rows import Row, at_most, plain, ratio_of
 
 from sparring.catalogue import services
 from sparring.folding import fold
-from sparring.log.jetstream import JetStreamLog, born
+from sparring.log.jetstream import JetStreamLog
 from sparring.place import Place
 from sparring.projection import Projection
 from sparring.reader import Reader
-from sparring.snapshots import Snapshots, projector_version
 from sparring.streams import EVENTS
 from sparring.testing import nats_server
+from sparring.testing.copies import keep_copies
 from sparring.topology import declare_topology
 from sync.read_models.custody import CUSTODY
 
@@ -91,19 +91,6 @@ async def opened(url: str) -> float:
     return time.perf_counter() - began
 
 
-async def keep_copies(nc: Client, folder: Path, end: int) -> None:
-    """As the services would, a little before the end: the next copies are due after 50,000 facts."""
-    readers = [one for one in services() if one.read_models]
-    parts = [Projection(folder / f"{one.name}.copy", one.read_models) for one in readers]
-    await fold(JetStreamLog(nc), [(one, end - 25_000) for one in parts])
-    snapshots = Snapshots(nc, await born(nc))
-    for service, one in zip(readers, parts, strict=True):
-        one.con.execute("checkpoint")
-        position, file = one.position, Path(one.path)
-        one.close()
-        await snapshots.put(service.name, "tables", projector_version(service.read_models), position, file)
-
-
 async def _measure(url: str, folder: Path) -> list[Row]:
     nc = await nats.connect(url)
     await declare_topology(nc)
@@ -116,7 +103,8 @@ async def _measure(url: str, folder: Path) -> list[Row]:
     seconds = await rebuilt(nc, folder / "custody.duckdb", end)
     os.environ["XDG_CACHE_HOME"] = str(folder)
     without, with_snapshot = await opened(url), await opened(url)
-    await keep_copies(nc, folder, end)
+    # a little before the end: the next copies are due after 50,000 facts
+    await keep_copies(nc, folder, dict.fromkeys((one.name for one in services()), end - 25_000))
     os.environ["XDG_CACHE_HOME"] = str(folder / "fresh")
     with_copies = await opened(url)
     await nc.close()

@@ -68,20 +68,18 @@ class Copies:
         self._kept_at = hearing.projected
 
     async def _restore(self, kind: Any, end: int, have: int, take: Callable[[Snapshot, Path], Awaitable[None]]) -> None:
-        for one in await self._snapshots.fitting(self._service, kind, self._version, end):
-            if one.sequence < have + WORTH:
-                return
-            draft = self._folder / f".{kind}.draft"
-            try:
-                await self._snapshots.fetch(one, draft)
-                await take(one, draft)
-            except (SnapshotRefused, duckdb.Error) as error:
-                self._logger.warning("a snapshot was refused", snapshot=one.name, error=str(error))
-                continue
-            finally:
-                draft.unlink(missing_ok=True)
-            self._logger.info("began at a snapshot", snapshot=one.name)
-            return
+        found = await self._snapshots.fitting(self._service, kind, self._version, end)
+        draft = self._folder / f".{kind}.draft"
+        try:
+            worth = [one for one in found if one.sequence >= have + WORTH]
+            taken = await self._snapshots.take(worth, draft, take, self._refused)
+        finally:
+            draft.unlink(missing_ok=True)
+        if taken is not None:
+            self._logger.info("began at a snapshot", snapshot=taken.name)
+
+    def _refused(self, one: Snapshot, error: Exception) -> None:
+        self._logger.warning("a snapshot was refused", snapshot=one.name, error=str(error))
 
     async def _take_tables(self, one: Snapshot, draft: Path) -> None:
         await asyncio.to_thread(verify, one, draft, self._models)

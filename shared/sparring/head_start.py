@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import duckdb
 from nats.aio.client import Client
 
 from sparring.catalogue import read_models, services
@@ -17,7 +17,7 @@ from sparring.log.interface import Log
 from sparring.log.jetstream import born
 from sparring.projection import Projection
 from sparring.service import Service
-from sparring.snapshots import Snapshot, SnapshotRefused, Snapshots, projector_version
+from sparring.snapshots import Snapshot, Snapshots, projector_version
 
 # fewer facts are folded sooner than the copies of all services are fetched and joined
 LEAST = 20_000
@@ -40,7 +40,7 @@ async def head_start(nc: Client, log: Log, folder: Path, have: int, target: int)
     if not all(found):
         return None
     for service, copies, file in zip(readers, found, files, strict=True):
-        if not await _fetched(snapshots, service, copies, file):
+        if await snapshots.take(copies, file, partial(_verified, service)) is None:
             return None
     parts = [Projection(file, service.read_models) for service, file in zip(readers, files, strict=True)]
     try:
@@ -57,16 +57,8 @@ async def _fitting(snapshots: Snapshots, service: Service, have: int, target: in
     return [one for one in found if one.sequence - have >= LEAST]
 
 
-async def _fetched(snapshots: Snapshots, service: Service, copies: Sequence[Snapshot], file: Path) -> bool:
-    """Whether one of the copies is what it says; it is in the file then."""
-    for one in copies:
-        try:
-            await snapshots.fetch(one, file)
-            await asyncio.to_thread(verify, one, file, service.read_models)
-        except (SnapshotRefused, duckdb.Error):
-            continue
-        return True
-    return False
+async def _verified(service: Service, one: Snapshot, file: Path) -> None:
+    await asyncio.to_thread(verify, one, file, service.read_models)
 
 
 def _joined(files: Sequence[Path], whole: Path) -> Path:

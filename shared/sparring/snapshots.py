@@ -7,11 +7,12 @@ import base64
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import nats.errors
 from nats.aio.client import Client
 from nats.js import api
@@ -83,6 +84,26 @@ class Snapshots:
         """Those of this log and version at or before the sequence, newest first. Raises LogUnavailable."""
         found = await self._all(service, kind)
         return [one for one in found if one.version == version and one.log == self.log and one.sequence <= up_to]
+
+    async def take(
+        self,
+        copies: Sequence[Snapshot],
+        to: Path,
+        check: Callable[[Snapshot, Path], Awaitable[None]],
+        refused: Callable[[Snapshot, Exception], None] | None = None,
+    ) -> Snapshot | None:
+        """The first of the copies that is what it says and passes `check`; it lies in `to` then. None when all of them
+        were refused. `check` raises SnapshotRefused, or DuckDB's error for a file that it can't read."""
+        for one in copies:
+            try:
+                await self.fetch(one, to)
+                await check(one, to)
+            except (SnapshotRefused, duckdb.Error) as error:
+                if refused is not None:
+                    refused(one, error)
+            else:
+                return one
+        return None
 
     async def fetch(self, one: Snapshot, to: Path) -> None:
         """Writes the copy to `to`. Raises SnapshotRefused when the bytes are not those that were stored."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,21 @@ from sparring import clock, head_start, reader
 from sparring.catalogue import services
 from sparring.contracts.base import FACTS, Fact
 from sparring.envelope import Envelope, encode
-from sparring.folding import fold
 from sparring.log import JetStreamLog
 from sparring.log.interface import Expect, Outgoing
 from sparring.log.jetstream import born
 from sparring.place import Place
-from sparring.projection import Projection
 from sparring.reader import Reader
 from sparring.schema_files import sample_path
 from sparring.snapshots import Snapshots, projector_version
 from sparring.subjects import ref_of
+from sparring.testing.copies import keep_copies
 
 READERS = [one for one in services() if one.read_models]
 ALL = [one.name for one in services()]
 # of the others a second sample would be about what is over
 SOME = ("sync", "training-slots")
+MARK = {"sync": "update sync_batches set node = 'from the copy'"}
 Rows = dict[str, list[tuple[Any, ...]]]
 
 
@@ -47,18 +47,9 @@ async def every_fact(nc: Client, round: int, owners: Collection[str]) -> int:
     return end
 
 
-async def keep_copies(nc: Client, folder: Path, end: int, marked: str = "") -> None:
+async def keep(nc: Client, folder: Path, end: int, mark: Mapping[str, str] | None = None) -> None:
     """As every service would have at sequence `end`, or a little before it."""
-    snapshots = Snapshots(nc, await born(nc))
-    for back, one in enumerate(READERS):
-        file = folder / f"{one.name}-{end}.copy"
-        projection = Projection(file, one.read_models)
-        await fold(JetStreamLog(nc), [(projection, end - back)])
-        if one.name == marked:
-            projection.con.execute("update sync_batches set node = 'from the copy'")
-        projection.con.execute("checkpoint")
-        projection.close()
-        await snapshots.put(one.name, "tables", projector_version(one.read_models), end - back, file)
+    await keep_copies(nc, folder, {one.name: end - back for back, one in enumerate(READERS)}, mark)
 
 
 async def read(nc: Client, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Rows:
@@ -72,7 +63,7 @@ async def read(nc: Client, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Rows
 async def test_a_reader_that_begins_at_copies_shows_what_one_shows_that_folds_everything(
     nc: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    await keep_copies(nc, tmp_path, await every_fact(nc, 1, ALL))
+    await keep(nc, tmp_path, await every_fact(nc, 1, ALL))
     await every_fact(nc, 2, SOME)
     folded = await read(nc, monkeypatch, tmp_path / "folded")
     monkeypatch.setattr(head_start, "LEAST", 10)
@@ -85,7 +76,7 @@ async def test_what_a_copy_holds_is_not_folded_again(
 ) -> None:
     monkeypatch.setattr(head_start, "LEAST", 10)
     monkeypatch.setattr(reader, "SNAPSHOT_AFTER", 10)
-    await keep_copies(nc, tmp_path, await every_fact(nc, 1, ALL), marked="sync")
+    await keep(nc, tmp_path, await every_fact(nc, 1, ALL), MARK)
     await every_fact(nc, 2, SOME)
     cache = tmp_path / "begun"
     nodes = {row[3] for row in (await read(nc, monkeypatch, cache))["sync_batches"]}
@@ -102,7 +93,7 @@ async def test_without_a_copy_that_fits_the_log_is_folded(
     monkeypatch.setattr(head_start, "LEAST", 10)
     end = await every_fact(nc, 1, ALL)
     folded = await read(nc, monkeypatch, tmp_path / "folded")
-    await keep_copies(nc, tmp_path, end, marked="sync")
+    await keep(nc, tmp_path, end, MARK)
     store = await nc.jetstream().object_store("SNAPSHOTS")
     (sync,) = [one for one in READERS if one.name == "sync"]
     version = projector_version(sync.read_models)
