@@ -110,14 +110,17 @@ class Repeats:
 
     def __init__(self) -> None:
         self._until: dict[tuple[type[Order], str, str], float] = {}
+        self._most = MOST_REMEMBERED
 
     def due(self, send: Send, now: float) -> bool:
         return now >= self._until.get((type(send.order), send.order.id, send.key), 0.0)
 
     def sent(self, send: Send, now: float) -> None:
         self._until[type(send.order), send.order.id, send.key] = now + send.again_s
-        if len(self._until) > MOST_REMEMBERED:
+        if len(self._until) > self._most:
             self._until = {one: until for one, until in self._until.items() if until > now}
+            # what is still waited for is not looked through at every order
+            self._most = max(MOST_REMEMBERED, 2 * len(self._until))
 
 
 def adoption(service: Service, settings: ServiceSettings) -> Append:

@@ -51,6 +51,8 @@ class Copies:
         self._models, self._folder, self._logger = models, folder, logger
         self._version = projector_version(models)
         self._kept_at = 0
+        # who is asked for a copy while one is being kept waits: both write the same draft
+        self._storing = asyncio.Lock()
 
     # ---- at the start
 
@@ -109,12 +111,20 @@ class Copies:
             waited = 0.0
             try:
                 await self.store()
-            except LogUnavailable as error:
+            except (LogUnavailable, duckdb.Error, OSError) as error:
+                # a full disk costs a copy, never the service
                 self._logger.warning("no snapshot was kept; the next one is", error=str(error))
                 self._kept_at = hearing.projected
 
     async def store(self) -> Snapshot:
-        """Copies the tables and the picture as they are now, and stores them. Raises LogUnavailable."""
+        """Copies the tables and the picture as they are now, and stores them.
+
+        Raises LogUnavailable, and OSError or DuckDB's error when no copy can be made here.
+        """
+        async with self._storing:
+            return await self._stored()
+
+    async def _stored(self) -> Snapshot:
         draft = self._folder / ".copy.draft"
         try:
             if self._hearing.has_picture:
@@ -139,6 +149,10 @@ class Copies:
 
         Raises SnapshotRefused and leaves everything as it was when the file does not fit.
         """
+        async with self._storing:
+            return await self._swapped(one)
+
+    async def _swapped(self, one: Snapshot) -> int:
         projection, draft = self._hearing.projection, self._folder / ".swap.draft"
         assert projection is not None
         try:

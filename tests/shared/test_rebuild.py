@@ -16,10 +16,10 @@ import structlog
 from nats.aio.client import Client
 from typer.testing import CliRunner
 
-from sparring import clock
+from sparring import clock, copies
 from sparring.cli.app import build
 from sparring.contracts.training_slots import LaneHeldBack
-from sparring.copies import WORTH, Copies
+from sparring.copies import WORTH, Copies, copy_of
 from sparring.decider import Recorded
 from sparring.envelope import Envelope, encode
 from sparring.hearing import Hearing
@@ -27,7 +27,7 @@ from sparring.log import JetStreamLog
 from sparring.log.interface import Expect, Outgoing
 from sparring.projection import Projection
 from sparring.server import EmbeddedServer
-from sparring.snapshots import KEEP, SnapshotRefused, Snapshots, projector_version
+from sparring.snapshots import KEEP, Snapshot, SnapshotRefused, Snapshots, projector_version
 from sparring.subjects import Ref
 from sparring.testing import at, eventually
 from sparring.testing.processes import Replica, app_of
@@ -166,6 +166,53 @@ async def test_swapped_tables_go_on_where_the_process_stands(nc: Client, kept: R
     kept.hearing.projection.con.execute("update slots_holds set reason = 'wrong'")
     assert await kept.copies.swap(good) == end
     assert kept.rows() == before
+
+
+async def test_copies_that_are_asked_for_while_one_is_kept_do_not_take_each_others_draft(
+    kept: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, busy, most = kept.snapshots.put, list[int](), list[int]()
+
+    async def counted(*args: Any) -> Snapshot:
+        busy.append(1)
+        most.append(len(busy))
+        done = await put(*args)
+        busy.pop()
+        return done
+
+    monkeypatch.setattr(kept.snapshots, "put", counted)
+    found = await asyncio.gather(*(kept.copies.store() for _ in range(4)))
+    assert {one.sequence for one in found} == {kept.hearing.projected}
+    assert max(most) == 1
+
+
+async def test_a_full_disk_costs_a_copy_and_never_the_service(
+    nc: Client, kept: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries, stopping = list[int](), asyncio.Event()
+
+    def full(projection: Projection, to: Path) -> int:
+        tries.append(projection.position)
+        if len(tries) == 1:
+            raise OSError(28, "No space left on device", str(to))
+        return copy_of(projection, to)
+
+    monkeypatch.setattr(copies, "copy_of", full)
+    monkeypatch.setattr(copies, "EVERY_FACTS", 10)
+    monkeypatch.setattr(copies, "LOOK_S", 0.02)
+    keeping = asyncio.create_task(kept.copies.keep(lambda: True, stopping))
+    await kept.read_to(await hold_back(nc, 20))
+    await eventually(lambda: tries)
+    end = await hold_back(nc, 20)
+    await kept.read_to(end)
+
+    async def newest() -> bool:
+        return (await kept.snapshots.fitting("training-slots", "tables", VERSION, end))[0].sequence == end
+
+    await eventually(newest)
+    stopping.set()
+    await keeping
+    assert len(tries) >= 2
 
 
 # ---- the command

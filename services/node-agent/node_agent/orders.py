@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # a pull asks the server for something; ten thousand nodes that ask every second would be half of its work
 PULL_S = 5.0
+# orders come again within minutes; a node starts fewer tasks in a day
+KNOWN = 20_000
 
 
 def durable_of(node: str) -> Durable:
@@ -38,7 +40,7 @@ class Orders:
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._known: set[str] = set()
+        self._known: dict[str, None] = {}
 
     async def obey(self) -> None:
         agent = self._agent
@@ -86,7 +88,9 @@ class Orders:
         agent, running = self._agent, Running(order)
         if order.boot != agent.boot or running.key in self._known or agent.draining:
             return
-        self._known.add(running.key)
+        self._known[running.key] = None
+        while len(self._known) > KNOWN:
+            del self._known[next(iter(self._known))]
         agent.running[running.key] = running
         agent.running.note(running)
         agent.go(run_task(agent, running))

@@ -95,7 +95,7 @@ class Spool:
     def _queue(self, file: Path, outcome: Outcome) -> asyncio.Event:
         done = asyncio.Event()
         chain = outcome.pattern
-        if chain not in self._workers or self._workers[chain].done():
+        if chain not in self._chains:
             self._chains[chain] = asyncio.Queue()
             self._workers[chain] = asyncio.create_task(self._work(chain))
         self._chains[chain].put_nowait((file, outcome, done))
@@ -110,7 +110,8 @@ class Spool:
             watch = asyncio.create_task(self._until_seen(file, outcome, done))
             self._watches.add(watch)
             watch.add_done_callback(self._watches.discard)
-        self._chains.pop(chain, None)
+        # a node has a chain for every task and every batch: what is sent leaves nothing behind
+        del self._chains[chain], self._workers[chain]
 
     async def _published(self, outcome: Outcome) -> None:
         tries = 0

@@ -31,6 +31,8 @@ MOST_RETIRED_A_CALL = 16
 # half of what a picture remembers: nothing is forgotten before its bytes are deleted, however long the store is away
 MOST_UNDELETED = DOOMED_KEPT // 2
 TOLD_AGAIN = (timedelta(), timedelta(seconds=10), timedelta(seconds=60))
+# longer than a release is told, no longer: each is remembered for that time
+RELEASE_AGAIN_S = 300.0
 
 
 def plan(ctx: Context) -> Sequence[Action]:
@@ -163,7 +165,7 @@ def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
             picture.telling[name] = (ctx.now, times + 1)
         batch = picture.all.releasing[name]
         order = ReleaseCustody(node=batch.node, batch=name, sha256=batch.sha256)
-        yield Send(order, key=f"release-{name}", again_s=86_400.0)
+        yield Send(order, key=f"release-{name}", again_s=RELEASE_AGAIN_S)
 
 
 def _lost(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
