@@ -205,6 +205,14 @@ async def test_storage_near_its_limit_is_found() -> None:
         await nc.close()
 
 
+async def test_a_log_that_fills_the_servers_memory_is_found(nc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    await well(nc)
+    await JetStreamLog(nc).append([Outgoing("evt.ext-a.b.c.D", {}, b"{}", Expect("evt.ext-a.b.c.>", 0))], "")
+    assert await found(nc) == []
+    monkeypatch.setattr(checks, "MANY_FACTS", 1)
+    assert says(await found(nc), "stream EVENTS", "of the server's memory")
+
+
 async def test_a_server_that_takes_only_small_messages_is_found(tmp_path) -> None:  # type: ignore[no-untyped-def]
     server = EmbeddedServer(tmp_path, more="max_payload: 1MB")
     try:

@@ -33,6 +33,8 @@ BUCKETS = (f"KV_{LEASES}", f"KV_{FAILURES}", f"OBJ_{ARTIFACTS}", f"OBJ_{SNAPSHOT
 # consumers that are made per node or by a service's worker
 OWN = ("agent-", "alarm-teller", "dead-letter-keeper")
 FULL, LAGGING = 0.8, 1_000
+# every fact is a subject of its own, and the server holds its subjects in memory: bytes each, by benchmarks/growth.py
+SUBJECT_BYTES, MANY_FACTS = 700, 5_000_000
 STILL_S, LOOKS = 0.5, 4
 
 
@@ -46,7 +48,7 @@ async def streams(js: JetStreamContext) -> AsyncIterator[Finding]:
                 "critical", f"stream {stream.name}", "is missing", "start any service: it declares the topology"
             )
             continue
-        for finding in [*_drifted(stream, info), *_full(info), *_replicas(info)]:
+        for finding in [*_drifted(stream, info), *_full(info), *_long(info), *_replicas(info)]:
             yield finding
     found = {info.config.name or "" for info in await js.streams_info()}
     for bucket in BUCKETS:
@@ -69,6 +71,13 @@ def _full(info: api.StreamInfo) -> Iterator[Finding]:
         if most and most > 0 and used > FULL * most and not (old and config.storage == "memory"):
             yield Finding("warning", f"stream {config.name}", f"{used:,} of {most:,} {what}",
                           "raise the limit, or archive: what comes after it is refused or drops the oldest")  # fmt: skip
+
+
+def _long(info: api.StreamInfo) -> Iterator[Finding]:
+    messages = info.state.messages
+    if info.config.name == EVENTS and messages >= MANY_FACTS:
+        yield Finding("warning", f"stream {EVENTS}", f"{messages:,} facts take about {messages * SUBJECT_BYTES / 2**30:.1f} GiB "
+                      "of the server's memory", "`spar log archive --before`, daily: every read answers as before")  # fmt: skip
 
 
 def _replicas(info: api.StreamInfo) -> Iterator[Finding]:
