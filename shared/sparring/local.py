@@ -91,9 +91,7 @@ class LocalCluster:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-            known = recall(self.data)
-            if known is not None:
-                end_left_over(int(known["pid"]), self.data)
+            end_left_over(self.data)
 
 
 @contextlib.contextmanager

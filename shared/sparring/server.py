@@ -61,6 +61,7 @@ def binary() -> str:
 
 # ten million facts took more than thirty seconds on two slow cores; one that is killed meanwhile begins anew
 MOST_START_S, SAY_EVERY_S = 1_800.0, 10.0
+CONFIG_FILE, OWN_PID = "nats-server.conf", "started.pid"
 
 
 def free_port() -> int:
@@ -83,20 +84,27 @@ class EmbeddedServer:
 
     def start(self, timeout_s: float = MOST_START_S, say: Callable[[str], None] | None = None) -> Address:
         """Returns once JetStream answers: after a kill it reads its whole log back first, and `say` hears of it every ten
-        seconds. Raises BadInput with the server's own words when it does not start.
+        seconds. Raises BadInput with the server's own words when it does not start. Whoever gives up waiting leaves no
+        server behind, and one that an earlier owner left on the folder is ended first.
         """
         run = self.folder / "run"
         run.mkdir(parents=True, exist_ok=True)
+        end_left_over(self.folder)
         for old in run.glob("*.ports"):
             old.unlink()
-        config = self.folder / "nats-server.conf"
+        config = self.folder / CONFIG_FILE
         values = {"name": self.name, "port": self.port, "http": self.http, "run": run, "store": self.folder / "nats"}
         config.write_text(CONFIG.format(more=self.more, **values))
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [binary(), "-c", str(config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        self.address = self._await_ready(run, timeout_s, say)
+        try:
+            (run / OWN_PID).write_text(str(self.process.pid))
+            self.address = self._await_ready(run, timeout_s, say)
+        except BaseException:
+            self.kill()
+            raise
         return self.address
 
     def _await_ready(self, run: Path, timeout_s: float, say: Callable[[str], None] | None) -> Address:
@@ -116,7 +124,6 @@ class EmbeddedServer:
                     if answer.status == 200:
                         return address
             time.sleep(0.01)
-        self.kill()
         raise BadInput(f"nats-server in {self.folder} was not healthy within {timeout_s:.0f} s: {self._last_words()}")
 
     def _last_words(self) -> str:
@@ -142,16 +149,24 @@ class EmbeddedServer:
             self.process.wait()
 
 
-def end_left_over(pid: int, folder: Path) -> None:
-    """Ends the server that a killed `spar up` left on this folder: two of them would write to one store."""
+def end_left_over(folder: Path) -> None:
+    """Ends the server that a killed owner left on this folder: two of them would write to one store."""
+    config = (folder / CONFIG_FILE).resolve()
     try:
-        process = psutil.Process(pid)
-        ours = str(folder.resolve() / "nats-server.conf") in process.cmdline()
-    except psutil.Error:
+        process = psutil.Process(int((folder / "run" / OWN_PID).read_text()))
+        words = process.cmdline()
+    except (OSError, ValueError, psutil.Error):
+        # nobody has started one here, it is gone, or its number is somebody else's now
         return
-    if ours:
-        process.terminate()
-        psutil.wait_procs([process], timeout=15)
+    if not any(Path(word).resolve() == config for word in words if word.endswith(CONFIG_FILE)):
+        return
+    for end in (process.terminate, process.kill):
+        # a kill loses nothing: what was acknowledged is on disk
+        with contextlib.suppress(psutil.NoSuchProcess):
+            end()
+        if not psutil.wait_procs([process], timeout=15)[1]:
+            return
+    raise BadInput(f"nats-server {process.pid} still runs on {folder} and can't be ended; end it first")
 
 
 def alive(url: str, timeout_s: float = 0.5) -> bool:

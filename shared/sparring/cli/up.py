@@ -115,8 +115,7 @@ def _own(data: Path) -> Iterator[IO[str]]:
 def _server(data: Path) -> EmbeddedServer:
     known = recall(data)
     port = int(known["url"].rpartition(":")[2]) if known else -1
-    if known:
-        end_left_over(int(known["pid"]), data)
+    end_left_over(data)
     # agents on other machines and open terminals find the server where it was
     if known and alive(known["url"]):
         port = -1
