@@ -123,7 +123,7 @@ class Hearing:
                     return
         finally:
             await flushing
-            self.save()
+            self._try_to_save()
 
     async def _take(self, batch: Sequence[Raw]) -> None:
         for number, raw in enumerate(batch):
@@ -164,7 +164,7 @@ class Hearing:
             await self._flush()
             if since_save >= CHECKPOINT_S:
                 since_save = 0.0
-                self.save()
+                self._try_to_save()
         await self._flush()
 
     async def _flush(self) -> None:
@@ -186,6 +186,13 @@ class Hearing:
             return
         self.projected = max(self.projected, batch[-1].sequence)
         fault("projected")
+
+    def _try_to_save(self) -> None:
+        try:
+            self.save()
+        except OSError as error:
+            # a full disk costs a checkpoint: the next start reads more of the log
+            self._logger.error("the picture's checkpoint could not be written", error=str(error))
 
     def save(self) -> None:
         """Writes the picture down, so that the next start need not read the whole log."""

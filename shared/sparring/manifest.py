@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from sparring.contracts.parts import Artifact
 from sparring.contracts.sync import BatchRef, DatasetSealed
 from sparring.envelope import recorded
-from sparring.errors import ArtifactMissing, HashMismatch
+from sparring.errors import ArtifactMissing, HashMismatch, LogUnavailable
 from sparring.log.interface import Log
 from sparring.subjects import Ref
 
@@ -40,13 +40,18 @@ async def load(log: Log, artifact: Artifact) -> tuple[Artifact, ...]:
     Raises ArtifactMissing when the log has no such data set, HashMismatch when it is another one, LogUnavailable.
     """
     ref = Ref("sync", "dataset", artifact.url.removeprefix(SCHEME))
-    for raw in await log.load(ref.pattern):
-        fact = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at).fact
-        if isinstance(fact, DatasetSealed):
+    raws = await log.load(ref.pattern)
+    if (raws[-1].sequence if raws else 0) < await log.last(ref.pattern):
+        raise LogUnavailable(f"{artifact.url}: a replica of the log lags behind")
+    for raw in raws:
+        if raw.subject == ref.subject(DatasetSealed.__name__):
+            fact = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at).fact
+            assert isinstance(fact, DatasetSealed)
             found = manifest_hash(fact.iteration, fact.batches)
             if found != artifact.sha256:
                 raise HashMismatch(f"{artifact.url} lists {found}, {artifact.sha256} was asked for")
             return tuple(
                 Artifact(name=one.batch, role="games", sha256=one.sha256, bytes=0, url=one.url) for one in fact.batches
             )
-    raise ArtifactMissing(f"{artifact.url}: the log holds no such data set; was it archived?")
+    archived = "it was archived meanwhile" if raws else "it was never sealed"
+    raise ArtifactMissing(f"{artifact.url}: the stream holds no such data set: {archived}")

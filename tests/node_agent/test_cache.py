@@ -27,8 +27,8 @@ from sparring.contracts.parts import Artifact, TaskSpec
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished
 from sparring.contracts.sync import BatchRef, DatasetSealed
 from sparring.entity_store import Because, EntityStore
-from sparring.errors import ArtifactMissing, HashMismatch
-from sparring.log import JetStreamLog, MemoryLog
+from sparring.errors import ArtifactMissing, HashMismatch, LogUnavailable
+from sparring.log import JetStreamLog, MemoryLog, Raw
 from sparring.testing import eventually
 from sync.core.dataset import DATASET
 
@@ -139,6 +139,10 @@ async def _bounded(steps: list[tuple[str, int]]) -> None:
 # ---- a task's inputs
 
 
+async def full_disk(_: Artifact) -> Path:
+    raise OSError(28, "No space left on device")
+
+
 def running(**inputs: list[Artifact]) -> Running:
     given = {name: tuple(many) for name, many in inputs.items()}
     spec = TaskSpec(kind="export", lane="hex", seed=1, argv=("true",), timeout_s=60, inputs=given)
@@ -162,6 +166,10 @@ async def test_when_one_input_is_missing_or_the_task_is_stopped_nothing_stays_he
         async with fetched(agent, running(batches=[*made[:20], artifact(b"nowhere"), *made[20:]])):
             raise AssertionError
     assert not agent.cache._in_use and store.gets < len(made)
+    full: Any = SimpleNamespace(cache=SimpleNamespace(fetch=full_disk), nc=None)
+    with pytest.raises(TaskFailure, match=r"input a: .*No space left"):
+        async with fetched(full, running(batches=made)):
+            raise AssertionError
     stopped = running(batches=made)
     stopped.cancelled = "halted"
     with pytest.raises(TaskFailure, match="halted"):
@@ -186,13 +194,35 @@ async def append(log: Any, fact: DatasetSealed) -> None:
 
 async def test_a_manifest_stands_for_what_it_lists_and_for_nothing_else() -> None:
     log, fact = MemoryLog(), sealed([artifact(b"x"), artifact(b"y")])
-    with pytest.raises(ArtifactMissing, match="archived"):
+    with pytest.raises(ArtifactMissing, match="never sealed"):
         await manifest.load(log, manifest.reference(fact))
     await append(log, fact)
     found = await manifest.load(log, manifest.reference(fact))
     assert [one.sha256 for one in found] == [one.sha256 for one in fact.batches]
     with pytest.raises(HashMismatch, match="was asked for"):
         await manifest.load(log, manifest.reference(fact).model_copy(update={"sha256": "0" * 64}))
+
+
+async def test_a_manifest_whose_fact_was_archived_says_so_and_a_lagging_replica_is_asked_again() -> None:
+    log, fact = MemoryLog(), sealed([artifact(b"x")])
+    await append(log, fact)
+    await EntityStore(log).carry_forward(DATASET, "hex-1", Because("archivist", clock.now(), "c"))
+    assert await manifest.load(log, manifest.reference(fact)), "carried, and still there"
+    (carried,) = [one for one in await log.load("evt.sync.dataset.hex-1.>") if one.subject.endswith(".StateCarried")]
+
+    class Purged(MemoryLog):
+        async def load(self, pattern: str, after: int = 0) -> list[Raw]:
+            return [carried]
+
+        async def last(self, pattern: str) -> int:
+            return end
+
+    end = carried.sequence
+    with pytest.raises(ArtifactMissing, match="archived meanwhile"):
+        await manifest.load(Purged(), manifest.reference(fact))
+    end += 1
+    with pytest.raises(LogUnavailable, match="lags"):
+        await manifest.load(Purged(), manifest.reference(fact))
 
 
 READS = """
@@ -233,4 +263,4 @@ async def test_an_input_that_is_nowhere_fails_the_task_by_name(node: Node, nc: C
     async def said() -> Any:
         return [one.reason for one in await node.said(ReportTaskFailed) if one.task == "u"]
 
-    assert "the log holds no such data set" in (await eventually(said, within_s=30))[0]
+    assert "the stream holds no such data set: it was never sealed" in (await eventually(said, within_s=30))[0]

@@ -16,7 +16,7 @@ import structlog
 from nats.aio.client import Client
 from typer.testing import CliRunner
 
-from sparring import clock, copies
+from sparring import clock, copies, hearing
 from sparring.cli.app import build
 from sparring.contracts.training_slots import LaneHeldBack
 from sparring.copies import WORTH, Copies, copy_of
@@ -184,6 +184,32 @@ async def test_copies_that_are_asked_for_while_one_is_kept_do_not_take_each_othe
     found = await asyncio.gather(*(kept.copies.store() for _ in range(4)))
     assert {one.sequence for one in found} == {kept.hearing.projected}
     assert max(most) == 1
+
+
+async def test_a_full_disk_costs_a_checkpoint_and_tables_and_picture_go_on(
+    nc: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = list[int]()
+
+    def full(self: Hearing) -> None:
+        tries.append(self.position)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Hearing, "save", full)
+    monkeypatch.setattr(hearing, "FLUSH_S", 0.01)
+    monkeypatch.setattr(hearing, "CHECKPOINT_S", 0.01)
+    one = Reading(nc, tmp_path / "first")
+    await one.begin()
+    stopping = asyncio.Event()
+    running = asyncio.create_task(one.hearing.run(stopping))
+    await eventually(lambda: tries)
+    end = await hold_back(nc, 30)
+    await eventually(lambda: one.hearing.projected >= end and one.hearing.position >= end)
+    stopping.set()
+    await hold_back(nc, 1)
+    await running
+    assert (one.hearing.stuck, one.hearing.broken) == ("", "")
+    one.hearing.close()
 
 
 async def test_a_full_disk_costs_a_copy_and_never_the_service(

@@ -271,6 +271,37 @@ def test_what_one_list_cannot_hold_is_left_out_and_said() -> None:
     assert (sealed.new_games, sealed.new_positions) == (20, 200)
 
 
+def test_new_batches_that_a_list_cannot_hold_are_passed_over_once_and_retired_like_others() -> None:
+    world, settings = (
+        World(CustodyPicture, plan, Settings(keep_datasets=1, keep_s=1), joined()),
+        Settings(manifest_bytes=2_500),
+    )
+    consumed, listed = 0, list[set[str]]()
+    for number in range(4):
+        for batch in range(40):
+            name = f"t{number}{batch:02}"
+            world.add(recorded(name), BatchAdmitted(batch=f"{name}-1", lane="hex", games=10, positions=100, model="",
+                                                    sha256=SHA, url=name, check=GOOD))  # fmt: skip
+        sealing = SealDataset(iteration=f"hex-{number}", lane="hex", window_positions=1, since_games=consumed)
+        ctx = replace(world.context(), settings=settings)
+        (sealed,) = seal(sealing, DATASET.initial, ctx)
+        assert isinstance(sealed, DatasetSealed)
+        world.add(sealed)
+        assert (sealed.new_games, sealed.new_positions) == (400, 4_000), "nothing is new twice"
+        assert 0 < len(sealed.batches) < 40 and sealed.left_out == 40 - len(sealed.batches)
+        consumed += sealed.new_games
+        listed.append({one.batch for one in sealed.batches})
+        again = seal(sealing.model_copy(update={"iteration": "again", "since_games": consumed}), DATASET.initial,
+                     replace(world.context(), settings=settings))  # fmt: skip
+        assert [type(one) for one in again] == [DatasetRefused]
+    assert not set.intersection(*listed)
+    world.add(recorded("late"), BatchAdmitted(batch="late-1", lane="hex", games=10, positions=100, model="", sha256=SHA,
+                                              url="late", check=GOOD))  # fmt: skip
+    world.tick(2, times=12)
+    left = world.context().picture.shelf("hex").batches
+    assert set(left) == listed[-1] | {f"t3{batch:02}-1" for batch in range(40)} | {"late-1"}
+
+
 def test_retiring_waits_for_a_store_that_deletes_nothing() -> None:
     """Bytes that nobody remembers would lie in the store for ever."""
     gone: set[str] = set()

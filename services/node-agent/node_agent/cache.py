@@ -22,6 +22,9 @@ class Cache:
     def __init__(self, folder: Path, store: ArtifactStore, max_bytes: int) -> None:
         self._folder, self._store, self._max_bytes = folder, store, max_bytes
         folder.mkdir(parents=True, exist_ok=True)
+        for draft in folder.glob(".*"):
+            # of a fetch that was killed
+            draft.unlink()
         known = sorted((one.stat().st_atime, one.name, one.stat().st_size) for one in folder.iterdir()
                        if len(one.name) == 64)  # fmt: skip
         # the one that was used last is the last one
@@ -41,12 +44,20 @@ class Cache:
                 if not path.exists():
                     self._forget(sha256)
                     self._make_room(artifact.bytes)
-                    await self._store.get(artifact.url or f"nats://{ARTIFACTS}/{sha256}", path)
+                    await self._got(artifact, path)
             self._used(sha256, path)
         except BaseException:
             self.release(sha256)
             raise
         return path
+
+    async def _got(self, artifact: Artifact, path: Path) -> None:
+        # others that are fetched meanwhile see that this one will lie here
+        self._bytes += artifact.bytes
+        try:
+            await self._store.get(artifact.url or f"nats://{ARTIFACTS}/{artifact.sha256}", path)
+        finally:
+            self._bytes -= artifact.bytes
 
     async def keep(self, path: Path, sha256: str) -> None:
         """Takes in a file that was made here."""

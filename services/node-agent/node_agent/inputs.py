@@ -33,14 +33,12 @@ async def fetched(agent: Agent, running: Running) -> AsyncIterator[dict[str, lis
 
     async def one(artifact: Artifact) -> str:
         async with room:
-            if running.cancelled:
-                raise TaskFailure(running.cancelled)
-            path: Path = await _tried(agent, artifact, partial(agent.cache.fetch, artifact))
+            path: Path = await _tried(agent, running, artifact, partial(agent.cache.fetch, artifact))
             held.append(artifact.sha256)
             return str(path.resolve())
 
     try:
-        listed = {name: await _listed(agent, given) for name, given in running.order.spec.inputs.items()}
+        listed = {name: await _listed(agent, running, given) for name, given in running.order.spec.inputs.items()}
         yield await _all(listed, one)
     finally:
         for sha256 in held:
@@ -54,26 +52,29 @@ async def _all(
     try:
         async with asyncio.TaskGroup() as group:
             asked = {name: [group.create_task(one(artifact)) for artifact in many] for name, many in listed.items()}
-    except* TaskFailure as failures:
-        raise failures.exceptions[0] from failures
+    except BaseExceptionGroup as group:
+        # a group in a group's place: `except*` keeps it wrapped before Python 3.11.4
+        raise next((one for one in group.exceptions if isinstance(one, TaskFailure)), group.exceptions[0]) from None
     return {name: [task.result() for task in tasks] for name, tasks in asked.items()}
 
 
-async def _listed(agent: Agent, given: tuple[Artifact, ...]) -> list[Artifact]:
+async def _listed(agent: Agent, running: Running, given: tuple[Artifact, ...]) -> list[Artifact]:
     """A manifest stands for what it lists."""
     log, found = JetStreamLog(agent.nc), list[Artifact]()
     for one in given:
-        found += await _tried(agent, one, partial(manifest.load, log, one)) if manifest.is_one(one) else [one]
+        found += await _tried(agent, running, one, partial(manifest.load, log, one)) if manifest.is_one(one) else [one]
     return found
 
 
-async def _tried(agent: Agent, artifact: Artifact, get: Callable[[], Awaitable[T]]) -> T:
+async def _tried(agent: Agent, running: Running, artifact: Artifact, get: Callable[[], Awaitable[T]]) -> T:
     for attempt in range(TRIES):
+        if running.cancelled:
+            raise TaskFailure(running.cancelled)
         try:
             return await get()
         except Transient as error:
             agent.log.warning("an input could not be fetched yet", name=artifact.name, error=str(error))
             await asyncio.sleep(doubled_s(0.5, attempt, 30.0))
-        except (ArtifactMissing, HashMismatch) as error:
+        except (ArtifactMissing, HashMismatch, OSError) as error:
             raise TaskFailure(f"input {artifact.name}: {error}") from error
     raise TaskFailure(f"input {artifact.name} could not be fetched {TRIES} times")

@@ -104,14 +104,16 @@ class Spool:
     async def _work(self, chain: str) -> None:
         """Publishes a chain's outcomes in order; each is then watched by itself until its owner's fact is there."""
         queue = self._chains[chain]
-        while not queue.empty():
-            file, outcome, done = queue.get_nowait()
-            await self._published(outcome)
-            watch = asyncio.create_task(self._until_seen(file, outcome, done))
-            self._watches.add(watch)
-            watch.add_done_callback(self._watches.discard)
-        # a node has a chain for every task and every batch: what is sent leaves nothing behind
-        del self._chains[chain], self._workers[chain]
+        try:
+            while not queue.empty():
+                file, outcome, done = queue.get_nowait()
+                await self._published(outcome)
+                watch = asyncio.create_task(self._until_seen(file, outcome, done))
+                self._watches.add(watch)
+                watch.add_done_callback(self._watches.discard)
+        finally:
+            # a node has a chain for every task and every batch: what is sent leaves nothing behind
+            del self._chains[chain], self._workers[chain]
 
     async def _published(self, outcome: Outcome) -> None:
         tries = 0

@@ -10,6 +10,7 @@ from sparring.contracts.sync import RecordGames, ReportStored, SealDataset
 from sparring.errors import ArtifactMissing
 
 SWEEP_S = 5.0
+AT_ONCE_FAILED = 3
 
 
 async def digest_of(order: ReportStored | RecordGames, shell: Any) -> tuple[str, int] | None:
@@ -31,13 +32,20 @@ async def reached(order: SealDataset, shell: Any) -> None:
 async def delete_retired(shell: Any) -> None:
     """Deletes the bytes of retired batches; repeated after a crash, deleting twice changes nothing."""
     while not shell.stopping.is_set():
-        waiting: dict[str, str] = shell.picture.undeleted
+        failed, waiting = 0, shell.picture.undeleted
         for replica, url in list(waiting.items()) if shell.leads else ():
             try:
                 await shell.artifacts.delete(url)
-            except StoreUnavailable as error:
-                shell.log.warning("retired bytes could not be deleted yet", replica=replica, error=str(error))
-                break
+            except (StoreUnavailable, OSError) as error:
+                shell.log.error("retired bytes could not be deleted; retiring waits once too many lie there",
+                                replica=replica, undeleted=len(waiting), error=str(error))  # fmt: skip
+                failed += 1
+                # behind those that may go well
+                waiting[replica] = waiting.pop(replica)
+                if failed == AT_ONCE_FAILED:
+                    # the store is away
+                    break
+                continue
             waiting.pop(replica, None)
         try:
             await asyncio.wait_for(shell.stopping.wait(), SWEEP_S)

@@ -120,7 +120,10 @@ class DatasetSealed(Fact, owner="sync", entity="dataset", key="iteration"):
     positions: Count
     new_games: Count
     new_positions: Count
-    left_out: Count = Field(default=0, description="older batches of the window that one list can't hold")
+    left_out: Count = Field(
+        default=0,
+        description="batches of the window, the oldest ones, that one list can't hold; the new ones among them count as new",
+    )
 
 
 class DatasetRefused(Fact, owner="sync", entity="dataset", key="iteration"):

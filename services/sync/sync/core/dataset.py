@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from sparring.contracts.base import Fact
 from sparring.contracts.sync import BatchRef, DatasetRefused, DatasetSealed, SealDataset, ShardsRetired
@@ -33,23 +31,24 @@ DATASET = Decider("sync", "dataset", Dataset(), evolve)
 
 
 def seal(order: SealDataset, dataset: Dataset, ctx: Context) -> list[Fact]:
-    """The lane's newest admitted batches of the window, as many as one fact can list; everything new is in the window."""
+    """The lane's newest admitted batches of the window, as many as one fact can list. Everything new is in the window and
+    counts as new, listed or not: what is passed over once is not new again.
+    """
     if dataset.sealed:
         return []
     shelf = ctx.picture.shelf(order.lane)
     window = list(_window(order, shelf))
-    chosen = window[: _listable(window, ctx.settings.manifest_bytes)]
-    fresh = [one for one, is_new in chosen if is_new]
+    fresh = [one for one, is_new in window if is_new]
     if not fresh:
         reason = f"lane {order.lane} has {shelf.games} admitted games, none beyond the {order.since_games} of before"
         return [DatasetRefused(iteration=order.iteration, lane=order.lane, reason=reason)]
-    listed = tuple(sorted((one for one, _ in chosen), key=lambda one: one.batch))
+    listed = tuple(sorted(_listable(window, ctx.settings.manifest_bytes), key=lambda one: one.batch))
     return [
         DatasetSealed(
             iteration=order.iteration, lane=order.lane, dataset=manifest_hash(order.iteration, listed), batches=listed,
             games=sum(one.games for one in listed), positions=sum(one.positions for one in listed),
             new_games=sum(one.games for one in fresh), new_positions=sum(one.positions for one in fresh),
-            left_out=len(window) - len(chosen),
+            left_out=len(window) - len(listed),
         )
     ]  # fmt: skip
 
@@ -67,7 +66,11 @@ def _window(order: SealDataset, shelf: Shelf) -> Iterator[tuple[BatchRef, bool]]
         games += batch.games
 
 
-def _listable(window: Sequence[tuple[BatchRef, bool]], most_bytes: int) -> int:
-    """How many of the newest make a list of at most that many bytes."""
-    ends = list(accumulate(len(one.model_dump_json()) + 1 for one, _ in window))
-    return bisect_right(ends, most_bytes)
+def _listable(window: Sequence[tuple[BatchRef, bool]], most_bytes: int) -> Iterator[BatchRef]:
+    """The newest, as many as make a list of at most that many bytes, and at least one."""
+    size = 0
+    for number, (batch, _) in enumerate(window):
+        size += len(batch.model_dump_json()) + 1
+        if size > most_bytes and number:
+            return
+        yield batch

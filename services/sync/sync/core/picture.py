@@ -168,9 +168,19 @@ class CustodyPicture(StoredPicture[Everything]):
                 shelf.sealed += 1
                 for one in batches:
                     shelf.used[one.batch] = shelf.sealed
+                self._passed_over(shelf)
             case ShardsRetired(iteration=name, replicas=replicas):
                 self.all.shards.pop(name, None)
                 self._doom(name, replicas)
+
+    @staticmethod
+    def _passed_over(shelf: Shelf) -> None:
+        """What is older than the newest one listed and was never listed never will be: no data set reaches it."""
+        older = False
+        for name in reversed(shelf.batches):
+            older = older or shelf.used.get(name) == shelf.sealed
+            if older:
+                shelf.used.setdefault(name, shelf.sealed)
 
     def _link(self, fact: object) -> None:
         match fact:
