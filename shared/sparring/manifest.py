@@ -43,15 +43,19 @@ async def load(log: Log, artifact: Artifact) -> tuple[Artifact, ...]:
     raws = await log.load(ref.pattern)
     if (raws[-1].sequence if raws else 0) < await log.last(ref.pattern):
         raise LogUnavailable(f"{artifact.url}: a replica of the log lags behind")
+    others: list[str] = []
     for raw in raws:
         if raw.subject == ref.subject(DatasetSealed.__name__):
             fact = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at).fact
             assert isinstance(fact, DatasetSealed)
             found = manifest_hash(fact.iteration, fact.batches)
             if found != artifact.sha256:
-                raise HashMismatch(f"{artifact.url} lists {found}, {artifact.sha256} was asked for")
+                others.append(found)
+                continue
             return tuple(
                 Artifact(name=one.batch, role="games", sha256=one.sha256, bytes=0, url=one.url) for one in fact.batches
             )
+    if others:
+        raise HashMismatch(f"{artifact.url} lists {', '.join(others)}, {artifact.sha256} was asked for")
     archived = "it was archived meanwhile" if raws else "it was never sealed"
     raise ArtifactMissing(f"{artifact.url}: the stream holds no such data set: {archived}")

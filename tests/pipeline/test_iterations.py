@@ -19,6 +19,7 @@ from sparring.contracts.pipeline import (
     CollectionFinished,
     EvaluationStarted,
     ExportFinished,
+    ExportStarted,
     IterationClosed,
     IterationOpened,
     LaneEdited,
@@ -91,9 +92,10 @@ class Loop(World):
         return self
 
     def sealed(self) -> Loop:
-        iteration = self.orders(SealDataset)[-1].iteration
-        self.add(DatasetSealed(iteration=iteration, lane="hex", dataset=SHA, batches=(), games=10, positions=100,
-                               new_games=10, new_positions=100))  # fmt: skip
+        order = self.orders(SealDataset)[-1]
+        fresh = 10 * len(self.of(BatchAdmitted)) - order.since_games
+        self.add(DatasetSealed(iteration=order.iteration, lane="hex", dataset=SHA, batches=(), games=10, positions=100,
+                               new_games=fresh, new_positions=10 * fresh, attempt=order.attempt))  # fmt: skip
         self.tick(times=2)
         return self
 
@@ -181,6 +183,26 @@ def test_bad_data_blocks_with_numbers_and_asks_for_more() -> None:
     assert [term.name for term in loop.of(QualityRefused)[0].terms][1] == "policy coverage"
     assert loop.of(ExportFinished) == []
     assert violations(loop.facts, EveryWaitHasADeadline) == []
+
+
+def test_after_more_games_another_data_set_is_sealed_exported_and_judged() -> None:
+    """The same data set would be refused for ever."""
+    loop = Loop().collected().sealed().exported(coverage=0.5)
+    loop.tick(times=3)
+    assert len(loop.of(CollectionFinished)) == 1, "half as many again are asked for"
+    loop.collected()
+    assert [(one.attempt, one.since_games) for one in loop.orders(SealDataset)] == [(1, 0), (2, 10)]
+    loop.sealed().exported()
+    assert [fact.task for fact in loop.of(ExportStarted)] == ["hex-1-export-1", "hex-1-export-2"]
+    assert len(loop.of(QualityRefused)) == 1
+    loop.slot()
+    (train,) = [one for one in loop.orders(RequestTask) if one.spec.kind == "train"]
+    assert train.spec.work["new_positions"] == 100, "as many as are there, of 200 new ones"
+    loop.done("train", "model", TRAINED).registered().decided()
+    assert [fact.outcome for fact in loop.of(IterationClosed)] == ["promoted"]
+    assert loop.of(IterationOpened)[-1].games_before == 20
+    loop.collected()
+    assert loop.of(CollectionFinished)[-1].window_positions == 300, "this iteration's and the 200 of the last one"
 
 
 def test_a_completion_without_evidence_is_tried_again_and_then_the_iteration_closes() -> None:

@@ -120,6 +120,9 @@ class DatasetSealed(Fact, owner="sync", entity="dataset", key="iteration"):
     positions: Count
     new_games: Count
     new_positions: Count
+    attempt: Count = Field(
+        default=1, description="which one of the iteration: the quality of an earlier one was refused"
+    )
     left_out: Count = Field(
         default=0,
         description="batches of the window, the oldest ones, that one list can't hold; the new ones among them count as new",
@@ -180,8 +183,9 @@ class SealDataset(Order, owner="sync", entity="dataset", key="iteration"):
     iteration: Name
     lane: Name
     window_positions: Count
-    since_games: Count = Field(description="admitted games of the lane that earlier iterations had seen")
+    since_games: Count = Field(description="admitted games of the lane that earlier data sets had seen")
     read_to: Count = Field(default=0, description="the sequence up to which the sender had read")
+    attempt: Count = Field(default=1, description="one more than the data sets of this iteration that were refused")
 
 
 class SyncNow(Order, owner="sync", entity="batch", key="batch"):

@@ -19,7 +19,7 @@ class NoEffectTwice(Invariant):
     ONCE: tuple[tuple[type[Fact], str], ...] = (
         (GamesRecorded, "batch"),
         (BatchAdmitted, "batch"),
-        (DatasetSealed, "iteration"),
+        (DatasetSealed, "dataset"),
         (IterationOpened, "iteration"),
         (IterationClosed, "iteration"),
         (ModelRegistered, "model"),

@@ -67,10 +67,11 @@ def seal(look: Look) -> Iterable[Action]:
     now, sealed = look.now, look.answers.dataset
     if sealed is None:
         order = SealDataset(iteration=now.iteration, lane=now.lane, window_positions=now.window_positions,
-                            since_games=now.games_before, read_to=look.ctx.read_to)  # fmt: skip
-        yield Send(order, key=f"seal-{now.iteration}-{now.attempt}", correlation=now.iteration)
+                            since_games=look.supply.consumed_games, read_to=look.ctx.read_to,
+                            attempt=now.refusals + 1)  # fmt: skip
+        yield Send(order, key=f"seal-{now.iteration}-{now.refusals + 1}-{now.attempt}", correlation=now.iteration)
         return
-    task = f"{now.iteration}-export-{now.attempt}"
+    task = f"{now.iteration}-export-{now.exports + 1}"
     yield append_here(
         look,
         ExportStarted(

@@ -55,6 +55,8 @@ class Iteration:
     gate: str = ""
     interruptions: int = 0
     checkpoint: Artifact | None = None
+    exports: int = 0
+    refusals: int = 0
 
     @property
     def holder(self) -> str:
@@ -75,10 +77,12 @@ def evolve(state: Iteration, recorded: Recorded) -> Iteration:
             return replace(_entered(state, "exporting", "seal", at, fact.deadline_at), new_games=fact.new_games,
                            window_positions=fact.window_positions)  # fmt: skip
         case ExportStarted():
-            return replace(state, step="export", task=fact.task, dataset=fact.dataset, deadline_at=fact.deadline_at)
+            return replace(state, step="export", task=fact.task, dataset=fact.dataset, deadline_at=fact.deadline_at,
+                           exports=state.exports + 1)  # fmt: skip
         case QualityRefused():
             more = state.min_new_games + max(1, state.min_new_games // 2)
-            return replace(_entered(state, "collecting", "games", at, fact.deadline_at), min_new_games=more, task="")
+            return replace(_entered(state, "collecting", "games", at, fact.deadline_at), min_new_games=more, task="",
+                           refusals=state.refusals + 1)  # fmt: skip
         case ExportFinished():
             return replace(_entered(state, "training", "slot", at, fact.deadline_at), shards=fact.shards, task="")
         case TrainingAwaitsSlot():

@@ -11,6 +11,7 @@ from pipeline.core.lane import Lane
 from pipeline.core.lane import evolve as evolve_lane
 from sparring.contracts.lifecycle import GateDecided, ModelPromoted, ModelRefused, ModelRegistered, ModelRolledBack
 from sparring.contracts.parts import Artifact
+from sparring.contracts.pipeline import QualityRefused
 from sparring.contracts.selfplay_orch import (
     TaskAbandoned,
     TaskCancelled,
@@ -113,6 +114,9 @@ class LoopPicture(StoredPicture[Everything]):
         fresh = iterations.evolve(Iteration() if opening or state is None else state, recorded)
         if opening and fresh.stage == "collecting":
             self.all.answers[lane] = Answers()
+        if isinstance(recorded.fact, QualityRefused):
+            # another data set is sealed once there is more
+            self.answers(lane).dataset, self.supply(lane).fresh = None, self.supply(lane).fresh[:-1]
         if fresh.stage == "closed":
             failed = getattr(recorded.fact, "outcome", "") == "failed"
             self.all.failures[lane] = self.all.failures.get(lane, 0) + 1 if failed else 0
@@ -155,10 +159,10 @@ class LoopPicture(StoredPicture[Everything]):
                 supply = self.supply(sealed.lane)
                 supply.consumed_games += sealed.new_games
                 supply.consumed_positions += sealed.new_positions
-                supply.fresh = [*supply.fresh[-15:], sealed.new_positions]
                 current = self.all.open.get(sealed.lane)
                 if current is not None and current.iteration == sealed.iteration:
                     self.answers(sealed.lane).dataset = sealed
+                    supply.fresh = [*supply.fresh[-15:], max(0, supply.consumed_positions - current.positions_before)]
 
     def _slot(self, recorded: Recorded) -> None:
         match recorded.fact:

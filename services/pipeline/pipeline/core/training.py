@@ -69,9 +69,9 @@ def train(look: Look) -> Iterable[Action]:
 def train_task(look: Look) -> Send:
     """The training under its slot; one that was interrupted goes on from its checkpoint."""
     now = look.now
-    dataset = look.answers.dataset
+    dataset, fresh = look.answers.dataset, look.supply.consumed_positions - now.positions_before
     # what a list could not hold is new, and not there to train on
-    fresh = min(dataset.new_positions, dataset.positions) if dataset else now.min_positions
+    fresh = min(fresh, dataset.positions) if dataset else now.min_positions
     inputs: dict[str, Sequence[Artifact]] = {"shards": now.shards}
     if look.parent is not None:
         inputs["parent"] = (look.parent,)

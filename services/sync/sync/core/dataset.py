@@ -15,13 +15,14 @@ from sync.core.picture import Shelf
 @dataclass(frozen=True)
 class Dataset:
     sealed: str = ""
+    attempt: int = 1
     shards_retired: bool = False
 
 
 def evolve(dataset: Dataset, recorded: Recorded) -> Dataset:
     match recorded.fact:
-        case DatasetSealed(dataset=name):
-            return Dataset(name)
+        case DatasetSealed(dataset=name, attempt=attempt):
+            return Dataset(name, attempt)
         case ShardsRetired():
             return replace(dataset, shards_retired=True)
     return dataset
@@ -34,7 +35,7 @@ def seal(order: SealDataset, dataset: Dataset, ctx: Context) -> list[Fact]:
     """The lane's newest admitted batches of the window, as many as one fact can list. Everything new is in the window and
     counts as new, listed or not: what is passed over once is not new again.
     """
-    if dataset.sealed:
+    if dataset.sealed and order.attempt <= dataset.attempt:
         return []
     shelf = ctx.picture.shelf(order.lane)
     window = list(_window(order, shelf))
@@ -48,7 +49,7 @@ def seal(order: SealDataset, dataset: Dataset, ctx: Context) -> list[Fact]:
             iteration=order.iteration, lane=order.lane, dataset=manifest_hash(order.iteration, listed), batches=listed,
             games=sum(one.games for one in listed), positions=sum(one.positions for one in listed),
             new_games=sum(one.games for one in fresh), new_positions=sum(one.positions for one in fresh),
-            left_out=len(window) - len(listed),
+            left_out=len(window) - len(listed), attempt=order.attempt,
         )
     ]  # fmt: skip
 

@@ -64,11 +64,11 @@ where sync_batches.batch = c.batch
 """
 
 SEALED = """
-insert or ignore into sync_datasets
+insert or replace into sync_datasets
 select data->>'$.iteration', data->>'$.lane', data->>'$.dataset', (data->>'$.games')::bigint,
     (data->>'$.positions')::bigint, (data->>'$.new_games')::bigint, (data->>'$.new_positions')::bigint,
     data->'$.batches', "at", coalesce((data->>'$.left_out')::bigint, 0)
-from facts where type = 'DatasetSealed'
+from facts where type = 'DatasetSealed' order by sequence
 """
 
 REFUSED = """
