@@ -21,6 +21,8 @@ from sparring.log.interface import Expect, Log, Outgoing, Raw
 from sparring.subjects import CARRIED, Ref, ref_of
 
 CARRY_EVERY = 500
+# an entity whose facts lie farther apart is carried forward, too: who loads it reads what lies between
+CARRY_SPAN = 200_000
 CACHED_STATES = 20_000
 ATTEMPTS = 50
 ORDERS_KEPT = timedelta(days=14)
@@ -31,12 +33,13 @@ Decision = Callable[[Mapping[Ref, Any]], Sequence[Fact]]
 
 @dataclass(frozen=True)
 class Loaded:
-    """An entity's state, the sequence it was read at, and the orders that made it."""
+    """An entity's state, the sequence it was read at, the orders that made it, and where loading it begins."""
 
     state: Any
     sequence: int = 0
     since_carried: int = 0
     orders: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    begin: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ def adapter_of(decider: Decider[Any]) -> TypeAdapter[Any]:
 class EntityStore:
     """Folds entities from the log, keeps their states, appends decisions with the sequence they were made on."""
 
-    def __init__(self, log: Log, *, carry_every: int = CARRY_EVERY) -> None:
-        self._log, self._carry_every = log, carry_every
+    def __init__(self, log: Log, *, carry_every: int = CARRY_EVERY, carry_span: int = CARRY_SPAN) -> None:
+        self._log, self._carry_every, self._carry_span = log, carry_every, carry_span
+        self._newest = 0
         self._states: OrderedDict[Ref, Loaded] = OrderedDict()
         self._locks: dict[Ref, asyncio.Lock] = {}
 
@@ -192,7 +196,7 @@ class EntityStore:
             if ref not in first_seen:
                 first_seen.add(ref)
                 expect = Expect(ref.pattern, loaded[ref].sequence)
-                if loaded[ref].since_carried >= self._carry_every:
+                if self._due(loaded[ref]):
                     carried[len(batch)] = ref
                     batch.append(self._carry(deciders[ref], ref, loaded[ref], because, expect))
                     expect = None
@@ -209,6 +213,7 @@ class EntityStore:
         batch_id = derived_id(because.order or because.id, str(attempt)) if len(batch) > 1 else ""
         sequences = await self._log.append(batch, batch_id)
         fault("appended")
+        self._newest = sequences[-1]
         own = [sequence for place, sequence in enumerate(sequences) if place not in carried]
         done = tuple(
             Recorded(sequence, because.now, fact, envelope.id, because.order, envelope.cause, because.correlation,
@@ -225,12 +230,18 @@ class EntityStore:
         facts: Sequence[Recorded],
         carried: Mapping[Ref, int],
     ) -> None:
-        states = {ref: replace(one, since_carried=0) if ref in carried else one for ref, one in loaded.items()}
+        states = {ref: replace(one, since_carried=0, begin=carried[ref]) if ref in carried else one
+                  for ref, one in loaded.items()}  # fmt: skip
         for one in facts:
             ref = ref_of(one.fact)
             states[ref] = _evolved(deciders[ref], states[ref], one)
         for ref, state in states.items():
             self._keep(ref, state)
+
+    def _due(self, one: Loaded) -> bool:
+        """Whether the entity's state should be carried along with its next fact."""
+        far = max(self._newest, one.sequence) - one.begin > self._carry_span
+        return one.since_carried >= self._carry_every or (one.since_carried > 0 and far)
 
     async def carry_forward(self, decider: Decider[Any], id: str, because: Because) -> Loaded:
         """Appends the entity's state as one message, from which loading starts. Raises LogUnavailable, LostRace."""
@@ -294,9 +305,9 @@ def _fold(decider: Decider[Any], loaded: Loaded, tail: Sequence[Raw]) -> Loaded:
             if loaded.sequence == 0:
                 state = adapter_of(decider).validate_json(json.dumps(body["state"]))
                 orders = {id: (int(a), int(b), str(c)) for id, (a, b, c) in body["orders"].items()}
-                loaded = Loaded(state, raw.sequence, 0, orders)
+                loaded = Loaded(state, raw.sequence, 0, orders, raw.sequence)
             else:
-                loaded = replace(loaded, sequence=raw.sequence, since_carried=0)
+                loaded = replace(loaded, sequence=raw.sequence, since_carried=0, begin=raw.sequence)
             continue
         loaded = _evolved(decider, loaded, _recorded(raw))
     return loaded
@@ -308,4 +319,5 @@ def _evolved(decider: Decider[Any], loaded: Loaded, one: Recorded) -> Loaded:
         # grows in place: what is in the log stays true for every older view of the entity
         first = orders[one.order][0] if one.order in orders else one.sequence
         orders[one.order] = (first, one.sequence, one.at.isoformat())
-    return Loaded(decider.evolve(loaded.state, one), one.sequence, loaded.since_carried + 1, orders)
+    state, begin = decider.evolve(loaded.state, one), loaded.begin or one.sequence
+    return Loaded(state, one.sequence, loaded.since_carried + 1, orders, begin)

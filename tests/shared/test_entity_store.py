@@ -55,6 +55,12 @@ def claim(holder: str, limit: int = 1_000_000):  # type: ignore[no-untyped-def]
     return decide
 
 
+def claimed(pool: str, number: int) -> SlotClaimed:
+    return SlotClaimed(
+        pool=pool, lane="hex", holder=f"{pool}{number}", until=at(90), waited_s=0, held=1, limit=1_000_000
+    )
+
+
 async def race(logs: Sequence[Log], writers: int, each: int, limit: int) -> list[EntityStore]:
     stores = [EntityStore(log) for log in logs]
 
@@ -177,6 +183,24 @@ async def test_states_are_carried_so_that_loading_is_short_and_equal(nc: Client)
     assert (await fresh.state(POOL, "main")).state == (await store.state(POOL, "main")).state
     repeated = await fresh.execute([(POOL, "main")], claim("again"), because("id-3", "order-3"))
     assert repeated.repeated
+
+
+async def test_an_entity_whose_facts_lie_far_apart_is_carried_forward_with_its_next_one(nc: Client) -> None:
+    store, other = EntityStore(JetStreamLog(nc), carry_span=20), EntityStore(JetStreamLog(nc))
+    for number in range(3):
+        await store.execute([(POOL, "main")], claim(f"a{number}"), because(f"a{number}"))
+    for number in range(30):
+        await other.execute([(POOL, "b")], lambda _: [claimed("b", number)], because(f"b{number}"))
+    await store.execute([(POOL, "b2")], lambda _: [claimed("b2", 0)], because("b2"))
+    await store.execute([(POOL, "main")], claim("late"), because("late"))
+    await store.execute([(POOL, "main")], claim("later"), because("later"))
+    raws = await JetStreamLog(nc).load(MAIN.pattern)
+    assert [raw.subject.rpartition(".")[2] for raw in raws] == ["SlotClaimed"] * 3 + ["StateCarried"] + [
+        "SlotClaimed"
+    ] * 2
+    fresh = await EntityStore(JetStreamLog(nc)).state(POOL, "main")
+    assert fresh.state == (await store.state(POOL, "main")).state
+    assert fresh.begin == raws[3].sequence
 
 
 async def test_batches_over_two_entities_are_appended_together(nc: Client) -> None:

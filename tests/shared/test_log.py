@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
 from sparring.errors import LogUnavailable, LostRace, RepeatedBatch
-from sparring.log import Expect, JetStreamLog, Log, MemoryLog, Outgoing, Raw
+from sparring.log import Expect, JetStreamLog, Log, MemoryLog, Outgoing, Raw, jetstream
 from sparring.log.interface import Unguarded
 from sparring.server import EmbeddedServer
 from sparring.testing import eventually
@@ -97,6 +99,36 @@ async def collect(log: Log, after: int, count: int, filters: tuple[str, ...] = (
         if len(found) >= count:
             break
     return found
+
+
+@pytest.mark.parametrize("near", [10**9, -1])
+async def test_an_entity_far_from_the_logs_end_is_loaded_whole_and_nothing_behind_it_is_looked_through(
+    nc: Client, monkeypatch: pytest.MonkeyPatch, near: int
+) -> None:
+    """Ten million facts later the server read every block behind the entity's last message, for half a minute."""
+    monkeypatch.setattr(jetstream, "NEAR_THE_END", near)
+    monkeypatch.setattr(jetstream, "LOAD_BATCH", 4)
+    log, rng, own = JetStreamLog(nc), random.Random(7), dict[str, list[int]]()
+    for number in range(60):
+        name = rng.choice("aaaaabbcd")
+        kind, pattern = rng.choice("XYZ"), f"evt.training-slots.pool.{name}.>"
+        expect = Expect(pattern, (own.get(name) or [0])[-1])
+        own.setdefault(name, []).extend(await log.append([message(str(number), expect, f"{pattern[:-1]}{kind}")], ""))
+    asked, get = list[int](), log._direct_get
+
+    async def counted(query: dict[str, Any]) -> tuple[list[Raw], bool]:
+        part, more = await get(query)
+        asked.append(query["batch"] - len(part))
+        return part, more
+
+    monkeypatch.setattr(log, "_direct_get", counted)
+    for name, sequences in own.items():
+        for after in (0, *sequences):
+            found = await log.load(f"evt.training-slots.pool.{name}.>", after)
+            assert [raw.sequence for raw in found] == [one for one in sequences if one > after]
+    assert (sum(asked) == 0) is (near < 0), "nothing was asked for that is not there"
+    fresh = JetStreamLog(nc)
+    assert [raw.sequence for raw in await fresh.load("evt.training-slots.pool.a.>")] == own["a"]
 
 
 async def test_following_skips_nothing_and_repeats_nothing(log: Log) -> None:

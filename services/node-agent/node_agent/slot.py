@@ -52,14 +52,14 @@ async def _renewing(nc: Client, settings: AgentSettings, running: Running, stop:
     spec = running.order.spec
     slot = spec.slot_token or 0
     deadline, scanned = time.monotonic() + settings.slot_lease_s, slot
-    asked, told = -math.inf, False
+    asked, told, log = -math.inf, False, JetStreamLog(nc)
     while (rest := deadline - time.monotonic()) > 0:
         with contextlib.suppress(*TROUBLE):
             async with asyncio.timeout(rest):
                 if time.monotonic() - asked >= settings.renew_s / 3:
                     asked = time.monotonic()
                     await _renew(nc, settings, spec.lane, slot, spec.iteration)
-                said = await JetStreamLog(nc).load("evt.training-slots.pool.main.>", scanned)
+                said = await log.load("evt.training-slots.pool.main.>", scanned)
             for raw in said:
                 scanned = raw.sequence
                 name, body = raw.subject.rpartition(".")[2], json.loads(raw.body)

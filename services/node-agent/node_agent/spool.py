@@ -47,6 +47,7 @@ class Spool:
 
     def __init__(self, folder: Path, nc: Client, source: str, log: Any) -> None:
         self._folder, self._nc, self._source, self._log = folder, nc, source, log
+        self._facts = JetStreamLog(nc)
         self._chains: dict[str, asyncio.Queue[tuple[Path, Outcome, asyncio.Event]]] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._watches: set[asyncio.Task[None]] = set()
@@ -145,7 +146,7 @@ class Spool:
         done.set()
 
     async def _seen(self, outcome: Outcome) -> bool:
-        for raw in await JetStreamLog(self._nc).load(outcome.pattern):
+        for raw in await self._facts.load(outcome.pattern):
             if raw.headers.get("Sparring-Order") == outcome.id:
                 return True
             name = raw.subject.rsplit(".", 1)[-1]

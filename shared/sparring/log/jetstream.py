@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +22,10 @@ from sparring.streams import EVENTS
 LOST_RACE = {10071, 10164}
 REPEATED = {10201}
 LOAD_BATCH = 1000
+# a server that looks for more of an entity opens every block behind its last message: some 10,000 messages each. Farther from
+# the log's end than this it is asked for no more than there is; else a restarted service waited half a minute per entity at
+# ten million facts, and so did every append meanwhile
+NEAR_THE_END, END_KNOWN_S = 20_000, 5.0
 
 
 def stamp(text: str) -> datetime:
@@ -39,6 +45,8 @@ class JetStreamLog:
 
     def __init__(self, nc: Client, *, stream: str = EVENTS, timeout_s: float = 5.0) -> None:
         self._nc, self._stream, self._timeout = nc, stream, timeout_s
+        # the log's end as it was last known, and when
+        self._end, self._end_at = 0, -math.inf
 
     async def append(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
         if not batch:
@@ -82,19 +90,73 @@ class JetStreamLog:
             raise LogUnavailable(f"{batch[0].subject}: {error.get('description')} ({code})")
         if answer.get("duplicate"):
             raise RepeatedBatch(f"{batch[0].subject} was appended before")
-        end = int(answer["seq"])
+        end = self._ends_at(int(answer["seq"]))
         return list(range(end - len(batch) + 1, end + 1))
 
     async def load(self, pattern: str, after: int = 0) -> list[Raw]:
+        newest = await self._newest(pattern)
+        if newest is None or newest.sequence <= after:
+            return []
+        if newest.sequence == after + 1:
+            return [newest]
+        if await self._near_the_end(newest.sequence):
+            return await self._scanned(pattern, after)
+        count = await self._count(pattern) if after == 0 else None
+        return await self._stepped(pattern, after, newest.sequence, count or 1)
+
+    async def _near_the_end(self, sequence: int) -> bool:
+        if self._end - sequence <= NEAR_THE_END and time.monotonic() - self._end_at > END_KNOWN_S:
+            await self.end()
+        return self._end - sequence <= NEAR_THE_END
+
+    def _ends_at(self, sequence: int) -> int:
+        self._end, self._end_at = sequence, time.monotonic()
+        return sequence
+
+    async def _newest(self, pattern: str) -> Raw | None:
+        """The last message on the pattern that a replica has: found by the server's index of subjects, whatever its age."""
+        query = json.dumps({"last_by_subj": pattern}).encode()
+        try:
+            answer = await self._nc.request(f"$JS.API.DIRECT.GET.{self._stream}", query, timeout=self._timeout)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise LogUnavailable(f"{pattern} could not be read: {error!r}") from error
+        headers = answer.headers or {}
+        status = headers.get("Status")
+        if status == "404":
+            return None
+        if status is not None:
+            raise LogUnavailable(f"{pattern}: {status} {headers.get('Description', '')}")
+        return _direct(answer, headers)
+
+    async def _count(self, pattern: str) -> int | None:
+        """How many messages the pattern has; None for more subjects than the server lists at once."""
+        query = json.dumps({"subjects_filter": pattern}).encode()
+        answer = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", query, None)
+        subjects = dict(answer.get("state", {}).get("subjects") or {})
+        return None if int(answer.get("total", 0)) > len(subjects) else sum(subjects.values())
+
+    async def _scanned(self, pattern: str, after: int) -> list[Raw]:
+        """Batch by batch, until the server has looked through everything."""
         found: list[Raw] = []
         while True:
-            part, more = await self._load_part(pattern, found[-1].sequence if found else after)
+            query = {"seq": (found[-1].sequence if found else after) + 1, "batch": LOAD_BATCH, "next_by_subj": pattern}
+            part, more = await self._direct_get(query)
             found += part
             if not more:
                 return found
 
-    async def _load_part(self, pattern: str, after: int) -> tuple[list[Raw], bool]:
-        return await self._direct_get({"seq": after + 1, "batch": LOAD_BATCH, "next_by_subj": pattern})
+    async def _stepped(self, pattern: str, after: int, last: int, count: int) -> list[Raw]:
+        """Up to the sequence `last`, `count` at first and then one at a time: never more than there are."""
+        found: list[Raw] = []
+        while not found or found[-1].sequence < last:
+            wanted = min(LOAD_BATCH, max(1, count - len(found)))
+            query = {"seq": (found[-1].sequence if found else after) + 1, "batch": wanted, "next_by_subj": pattern}
+            part, _ = await self._direct_get(query)
+            if not part:
+                # a replica that lags behind the one that knew of the last message
+                break
+            found += part
+        return found
 
     async def last_of_each(self, pattern: str) -> list[Raw]:
         """The last message of every subject that the pattern matches."""
@@ -146,7 +208,7 @@ class JetStreamLog:
         return found[0].sequence if found else None
 
     async def end(self) -> int:
-        return int((await self._state())["last_seq"])
+        return self._ends_at(int((await self._state())["last_seq"]))
 
     async def begin(self) -> int:
         """The sequence before the first message that is still there: up to it the log was purged."""
