@@ -205,6 +205,21 @@ def test_after_more_games_another_data_set_is_sealed_exported_and_judged() -> No
     assert loop.of(CollectionFinished)[-1].window_positions == 300, "this iteration's and the 200 of the last one"
 
 
+def test_data_that_stays_bad_closes_the_iteration_after_three_refusals() -> None:
+    loop = Loop()
+    for games in (1, 1, 2):
+        for _ in range(games):
+            loop.collected()
+        loop.sealed().exported(coverage=0.5)
+    assert len(loop.of(QualityRefused)) == 3
+    (closed,) = loop.of(IterationClosed)
+    assert (closed.outcome, closed.reason) == ("failed", "the quality of its data was refused 3 times")
+    assert loop.of(IterationOpened)[-1].min_new_games == 10
+    assert violations(loop.facts, EveryWaitHasADeadline) == []
+    loop.collected()
+    assert loop.orders(SealDataset)[-1].attempt == 1
+
+
 def test_a_completion_without_evidence_is_tried_again_and_then_the_iteration_closes() -> None:
     loop = Loop().collected().sealed()
     for _ in range(3):

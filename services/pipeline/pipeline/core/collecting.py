@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from pipeline.core.picture import Supply
 from pipeline.core.quality import good_enough, quality
-from pipeline.core.stage import Look, again_or_close, append_here, request
+from pipeline.core.stage import Look, again_or_close, append_here, close, request
 from sparring import manifest
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.pipeline import (
@@ -106,11 +106,14 @@ def export(look: Look) -> Iterable[Action]:
     duplicates = float(evidence.get("duplicates", 0.0))
     value, terms = quality(coverage, duplicates, look.supply.decisive, look.supply.plies or None, look.spec.quality)
     if not good_enough(terms):
-        deadline = look.until(look.ctx.settings.collect_s)
+        deadline, times = look.until(look.ctx.settings.collect_s), now.refusals + 1
+        refused = QualityRefused(iteration=now.iteration, lane=now.lane, terms=terms, deadline_at=deadline)
         yield hold_back(look, value)
-        yield append_here(
-            look, QualityRefused(iteration=now.iteration, lane=now.lane, terms=terms, deadline_at=deadline)
-        )
+        if times >= look.ctx.settings.attempts:
+            # each asks for half as many games again: without an end a bad lane would ask for ever more
+            yield close(look, "failed", f"the quality of its data was refused {times} times", refused)
+        else:
+            yield append_here(look, refused)
         return
     if value < look.ctx.settings.low_quality:
         yield hold_back(look, value)

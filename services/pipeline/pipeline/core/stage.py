@@ -69,14 +69,15 @@ def opening(look: Look, number: int) -> IterationOpened:
     )
 
 
-def close(look: Look, outcome: Any, reason: str) -> Append:
+def close(look: Look, outcome: Any, reason: str, *before: Fact) -> Append:
+    """Ends the iteration, after the facts that stand before its end, and opens the next one."""
     now = look.now
     seconds = (look.ctx.now - now.opened_at).total_seconds() if now.opened_at else 0.0
     closed = IterationClosed(
         iteration=now.iteration, lane=now.lane, outcome=outcome, reason=reason, model=now.model,
         games=now.new_games, seconds=max(0.0, seconds),
     )  # fmt: skip
-    return append_here(look, closed, close=[opening(look, now.number + 1)])
+    return append_here(look, *before, closed, close=[opening(look, now.number + 1)])
 
 
 DEADLINES: dict[str, Callable[[Any], float]] = {
