@@ -84,6 +84,8 @@ class LocalCluster:
     def stop(self) -> None:
         """Drains it; nothing of it is left, even when it does not end."""
         if self.process.poll() is not None:
+            # it may have been killed, and its server not
+            end_left_over(self.data)
             return
         self.process.send_signal(signal.SIGINT)
         try:

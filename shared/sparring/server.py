@@ -74,7 +74,7 @@ class EmbeddedServer:
     """One nats-server process with JetStream in `folder`; synchronous, so that anything can own it."""
 
     def __init__(self, folder: Path, *, port: int = -1, http: int = -1, name: str = "sparring", more: str = "") -> None:
-        self.folder, self.port, self.http, self.name, self.more = folder, port, http, name, more
+        self.folder, self.port, self.http, self.name, self.more = folder.resolve(), port, http, name, more
         self.process: subprocess.Popen[bytes] | None = None
         self.address: Address | None = None
 
@@ -151,18 +151,23 @@ class EmbeddedServer:
 
 def end_left_over(folder: Path) -> None:
     """Ends the server that a killed owner left on this folder: two of them would write to one store."""
-    config = (folder / CONFIG_FILE).resolve()
-    try:
-        process = psutil.Process(int((folder / "run" / OWN_PID).read_text()))
-        words = process.cmdline()
-    except (OSError, ValueError, psutil.Error):
-        # nobody has started one here, it is gone, or its number is somebody else's now
-        return
-    if not any(Path(word).resolve() == config for word in words if word.endswith(CONFIG_FILE)):
-        return
+    # its own word for it may come a moment after ours
+    for file in (OWN_PID, "nats-server.pid"):
+        try:
+            process = psutil.Process(int((folder / "run" / file).read_text()))
+            words = process.cmdline()
+        except (OSError, ValueError, psutil.Error):
+            # nobody has started one here, it is gone, or its number is somebody else's now
+            continue
+        config = (folder / CONFIG_FILE).resolve()
+        if any(Path(word).resolve() == config for word in words if word.endswith(CONFIG_FILE)):
+            _end(process, folder)
+
+
+def _end(process: psutil.Process, folder: Path) -> None:
     for end in (process.terminate, process.kill):
         # a kill loses nothing: what was acknowledged is on disk
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             end()
         if not psutil.wait_procs([process], timeout=15)[1]:
             return

@@ -205,6 +205,17 @@ def test_after_more_games_another_data_set_is_sealed_exported_and_judged() -> No
     assert loop.of(CollectionFinished)[-1].window_positions == 300, "this iteration's and the 200 of the last one"
 
 
+def test_a_log_of_an_earlier_build_with_many_refusals_goes_on() -> None:
+    """It judged one data set again and again; the windows of earlier iterations stay, and nothing waits for an hour."""
+    loop = Loop().collected().sealed().exported(coverage=0.5)
+    again = loop.of(QualityRefused)[0]
+    for _ in range(4):
+        loop.add(again)
+    assert loop.context().picture.supply("hex").fresh == []
+    loop.collected()
+    assert [fact.outcome for fact in loop.of(IterationClosed)] == ["failed"]
+
+
 def test_data_that_stays_bad_closes_the_iteration_after_three_refusals() -> None:
     loop = Loop()
     for games in (1, 1, 2):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparring.contracts.health import NodeJoined, NodeLost
 from sparring.contracts.node_agent import ReleaseCustody, UploadBatch
 from sparring.contracts.parts import Artifact, Check
-from sparring.contracts.pipeline import ExportFinished, IterationClosed
+from sparring.contracts.pipeline import ExportFinished, IterationClosed, QualityRefused
 from sparring.contracts.sync import (
     BatchAdmitted,
     BatchLost,
@@ -32,13 +32,17 @@ from sparring.contracts.sync import (
     TransferGranted,
 )
 from sparring.decider import Context, Recorded, Send
+from sparring.envelope import Envelope, encode
 from sparring.invariants import GamesAreConserved, LimitsAreKept, violations
+from sparring.log import Raw
+from sparring.projection import Projection
 from sparring.testing import at, given
 from sparring.testing.world import World
 from sync.core.batch import BATCH, failed, record, stored
 from sync.core.dataset import DATASET, seal
 from sync.core.picture import CustodyPicture, Node
 from sync.core.plan import MOST_UNDELETED, plan, urgency
+from sync.read_models.custody import CUSTODY
 from sync.settings import Settings
 
 SHA, OTHER = "a" * 64, "b" * 64
@@ -302,6 +306,46 @@ def test_new_batches_that_a_list_cannot_hold_are_passed_over_once_and_retired_li
     assert set(left) == listed[-1] | {f"t3{batch:02}-1" for batch in range(40)} | {"late-1"}
 
 
+def test_an_order_to_seal_that_comes_late_counts_nothing_twice() -> None:
+    """Its iteration was closed meanwhile, and the next one asked for the same games."""
+    world, settings = World(CustodyPicture, plan, Settings(), joined()), Settings()
+    world.add(recorded("t1"), BatchAdmitted(batch="t1-1", lane="hex", games=10, positions=100, model="", sha256=SHA, url="u",
+                                            check=GOOD))  # fmt: skip
+    first, second = (
+        SealDataset(iteration=f"hex-{number}", lane="hex", window_positions=100, since_games=0) for number in (1, 2)
+    )
+    world.add(*seal(first, DATASET.initial, replace(world.context(), settings=settings)))
+    assert [type(one) for one in seal(second, DATASET.initial, replace(world.context(), settings=settings))] == [
+        DatasetRefused
+    ]
+
+
+def test_shards_of_a_refused_export_go_with_the_iterations_last_ones() -> None:
+    shard = Artifact(name="shard.npz", role="shard", sha256=SHA, bytes=7, url="refused")
+    refused = QualityRefused(iteration="hex-1", lane="hex", terms=(), deadline_at=at(9), shards=(shard,))
+    exported = ExportFinished(iteration="hex-1", lane="hex", dataset=SHA, shards=(shard.model_copy(update={"url": "good"}),),
+                              positions=1, coverage={}, duplicates=0, quality=1, deadline_at=at(9))  # fmt: skip
+    closed = IterationClosed(iteration="hex-1", lane="hex", outcome="promoted", reason="x", games=1, seconds=1)
+    next_one = exported.model_copy(update={"iteration": "hex-2", "shards": (shard.model_copy(update={"url": "next"}),)})
+    world = World(CustodyPicture, plan, Settings(), refused, exported, closed, next_one)
+    world.tick(times=3)
+    assert [(fact.replicas, fact.bytes) for fact in world.of(ShardsRetired)] == [(("refused", "good"), 14)]
+
+
+def test_the_tables_hold_the_last_data_set_of_an_iteration_however_the_log_is_cut() -> None:
+    facts = [DatasetSealed(iteration="hex-1", lane="hex", dataset=sha, batches=(), games=games, positions=1, new_games=1,
+                           new_positions=1, attempt=number)
+             for number, (sha, games) in enumerate(((SHA, 1), (OTHER, 2)), start=1)]  # fmt: skip
+    raws = [Raw(number, at(number), *encode(fact, Envelope(str(number), "t", at(number)))) for number, fact in
+            enumerate(facts, start=1)]  # fmt: skip
+    for cuts in ([raws], [[raws[0]], [raws[1]]]):
+        projection = Projection(":memory:", [CUSTODY])
+        for batch in cuts:
+            projection.apply(batch)
+        assert projection.con.execute("select dataset, games from sync_datasets").fetchall() == [(OTHER, 2)]
+        projection.close()
+
+
 def test_retiring_waits_for_a_store_that_deletes_nothing() -> None:
     """Bytes that nobody remembers would lie in the store for ever."""
     gone: set[str] = set()
@@ -315,15 +359,17 @@ def test_retiring_waits_for_a_store_that_deletes_nothing() -> None:
                 del self.undeleted[replica]
 
     world, settings = World(Swept, plan, Settings(keep_datasets=1, keep_s=1), joined()), Settings()
-    many = MOST_UNDELETED + 50
-    for number in range(many):
+    many, consumed = MOST_UNDELETED + 50, 0
+    for number in range(many + 2):
         world.add(recorded(f"t{number}"), BatchAdmitted(batch=f"t{number}-1", lane="hex", games=10, positions=100, model="",
                                                         sha256=SHA, url=f"u{number}", check=GOOD))  # fmt: skip
-    for number in range(3):
-        whole = number == 0
-        sealing = SealDataset(iteration=f"hex-{number}", lane="hex", window_positions=10**6 if whole else 1,
-                              since_games=0 if whole else 10 * (many - 1))  # fmt: skip
-        world.add(*seal(sealing, DATASET.initial, replace(world.context(), settings=settings)))
+        if number < many - 1:
+            continue
+        sealing = SealDataset(iteration=f"hex-{number}", lane="hex", window_positions=1, since_games=consumed)
+        (sealed,) = seal(sealing, DATASET.initial, replace(world.context(), settings=settings))
+        assert isinstance(sealed, DatasetSealed)
+        consumed += sealed.new_games
+        world.add(sealed)
     world.tick(2, times=20)
     picture = world.context().picture
     assert len(world.of(BatchRetired)) == len(picture.undeleted) == MOST_UNDELETED
@@ -333,7 +379,7 @@ def test_retiring_waits_for_a_store_that_deletes_nothing() -> None:
     gone |= set(picture.undeleted)
     world.tick(2, times=20)
     left = world.context().picture.undeleted
-    assert set(left.values()) == {f"u{number}" for number in range(MOST_UNDELETED, many - 1)}
+    assert set(left.values()) == {f"u{number}" for number in range(MOST_UNDELETED, many + 1)}
 
 
 def test_deletion_is_a_fact_about_what_no_data_set_reaches() -> None:

@@ -33,7 +33,7 @@ from sparring.decider import Recorded
 from sparring.envelope import recorded
 from sparring.errors import BadInput, SparringError
 from sparring.log.jetstream import JetStreamLog
-from sparring.subjects import Ref
+from sparring.subjects import CARRIED, Ref
 from sparring.task_specs import seed_of, task_spec
 
 P = ParamSpec("P")
@@ -138,6 +138,8 @@ class Work(Tracing):
             while True:
                 for raw in await log.load(pattern, heard):
                     heard = raw.sequence
+                    if raw.subject.endswith("." + CARRIED):
+                        continue
                     fact = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at).fact
                     match fact:
                         case TaskFinished(superseded=False):

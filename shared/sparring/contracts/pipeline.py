@@ -89,6 +89,7 @@ class QualityRefused(_Iteration, owner="pipeline", entity="iteration", key="iter
 
     terms: tuple[Term, ...]
     deadline_at: Instant
+    shards: tuple[Artifact, ...] = Field(default=(), description="what its export made, for nobody")
 
 
 class TrainingAwaitsSlot(_Iteration, owner="pipeline", entity="iteration", key="iteration"):

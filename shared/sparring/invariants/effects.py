@@ -19,7 +19,6 @@ class NoEffectTwice(Invariant):
     ONCE: tuple[tuple[type[Fact], str], ...] = (
         (GamesRecorded, "batch"),
         (BatchAdmitted, "batch"),
-        (DatasetSealed, "dataset"),
         (IterationOpened, "iteration"),
         (IterationClosed, "iteration"),
         (ModelRegistered, "model"),
@@ -29,7 +28,9 @@ class NoEffectTwice(Invariant):
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self.on = {cls: self._once(cls.__name__, key) for cls, key in self.ONCE} | {TaskFinished: self._finished}
+        once: dict[type[Fact], Handler] = {cls: self._once(cls.__name__, key) for cls, key in self.ONCE}
+        once[TaskFinished], once[DatasetSealed] = self._finished, self._sealed
+        self.on = once
 
     def _once(self, name: str, key: str) -> Handler:
         return lambda fact, one: self._first(name, str(getattr(fact, key)), one)
@@ -37,6 +38,9 @@ class NoEffectTwice(Invariant):
     def _finished(self, fact: TaskFinished, one: Recorded) -> Iterator[str]:
         if not fact.superseded:
             yield from self._first("TaskFinished", fact.task, one)
+
+    def _sealed(self, fact: DatasetSealed, one: Recorded) -> Iterator[str]:
+        yield from self._first("DatasetSealed", f"{fact.iteration}/{fact.attempt}", one)
 
     def _first(self, name: str, id: str, one: Recorded) -> Iterator[str]:
         # 64 bits a name: among ten million of them two share a hash in one log of 400,000

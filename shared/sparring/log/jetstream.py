@@ -99,10 +99,15 @@ class JetStreamLog:
             return []
         if newest.sequence == after + 1:
             return [newest]
-        if await self._near_the_end(newest.sequence):
+        try:
+            near = await self._near_the_end(newest.sequence)
+            count = await self._count(pattern) if after == 0 and not near else None
+        except LogUnavailable:
+            # only the leader knows; a replica answers without one, however long it looks
+            near, count = True, None
+        if near:
             return await self._scanned(pattern, after)
-        count = await self._count(pattern) if after == 0 else None
-        return await self._stepped(pattern, after, newest.sequence, count or 1)
+        return await self._stepped(pattern, after, newest.sequence, count or 0)
 
     async def _near_the_end(self, sequence: int) -> bool:
         if self._end - sequence <= NEAR_THE_END and time.monotonic() - self._end_at > END_KNOWN_S:
@@ -115,23 +120,29 @@ class JetStreamLog:
 
     async def _newest(self, pattern: str) -> Raw | None:
         """The last message on the pattern that a replica has: found by the server's index of subjects, whatever its age."""
-        query = json.dumps({"last_by_subj": pattern}).encode()
+        return await self._one({"last_by_subj": pattern})
+
+    async def _one(self, query: dict[str, Any]) -> Raw | None:
+        """One message from a replica. A batch of one costs more: the server counts how many follow it."""
+        body = json.dumps(query).encode()
         try:
-            answer = await self._nc.request(f"$JS.API.DIRECT.GET.{self._stream}", query, timeout=self._timeout)
+            answer = await self._nc.request(f"$JS.API.DIRECT.GET.{self._stream}", body, timeout=self._timeout)
         except (nats.errors.Error, TimeoutError, OSError) as error:
-            raise LogUnavailable(f"{pattern} could not be read: {error!r}") from error
+            raise LogUnavailable(f"{query} could not be read: {error!r}") from error
         headers = answer.headers or {}
         status = headers.get("Status")
         if status == "404":
             return None
         if status is not None:
-            raise LogUnavailable(f"{pattern}: {status} {headers.get('Description', '')}")
+            raise LogUnavailable(f"{query}: {status} {headers.get('Description', '')}")
         return _direct(answer, headers)
 
     async def _count(self, pattern: str) -> int | None:
         """How many messages the pattern has; None for more subjects than the server lists at once."""
         query = json.dumps({"subjects_filter": pattern}).encode()
         answer = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", query, None)
+        if "error" in answer:
+            raise LogUnavailable(f"stream {self._stream}: {answer['error'].get('description')}")
         subjects = dict(answer.get("state", {}).get("subjects") or {})
         return None if int(answer.get("total", 0)) > len(subjects) else sum(subjects.values())
 
@@ -146,16 +157,17 @@ class JetStreamLog:
                 return found
 
     async def _stepped(self, pattern: str, after: int, last: int, count: int) -> list[Raw]:
-        """Up to the sequence `last`, `count` at first and then one at a time: never more than there are."""
+        """Up to the sequence `last`: `count` from the first one on, then one at a time; never more than there are."""
         found: list[Raw] = []
         while not found or found[-1].sequence < last:
-            wanted = min(LOAD_BATCH, max(1, count - len(found)))
-            query = {"seq": (found[-1].sequence if found else after) + 1, "batch": wanted, "next_by_subj": pattern}
-            part, _ = await self._direct_get(query)
-            if not part:
+            query = {"seq": (found[-1].sequence if found else after) + 1, "next_by_subj": pattern}
+            wanted = min(LOAD_BATCH, count - len(found))
+            part = (await self._direct_get(query | {"batch": wanted}))[0] if wanted > 0 else [await self._one(query)]
+            known = [raw for raw in part if raw is not None]
+            if not known:
                 # a replica that lags behind the one that knew of the last message
                 break
-            found += part
+            found += known
         return found
 
     async def last_of_each(self, pattern: str) -> list[Raw]:

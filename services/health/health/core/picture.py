@@ -41,7 +41,14 @@ from sparring.contracts.health import (
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.lifecycle import GateDecided, GateOpened, ModelPromoted, ModelRejected
 from sparring.contracts.parts import WELL_WITHIN
-from sparring.contracts.pipeline import ExportFinished, IterationClosed, IterationOpened, LaneEdited, LaneRegistered
+from sparring.contracts.pipeline import (
+    ExportFinished,
+    IterationClosed,
+    IterationOpened,
+    LaneEdited,
+    LaneRegistered,
+    QualityRefused,
+)
 from sparring.contracts.selfplay_orch import TaskFailed, TaskFinished
 from sparring.contracts.sync import (
     BatchAdmitted,
@@ -285,7 +292,7 @@ class HealthPicture(StoredPicture[Everything]):
                 self.lane(lane).spec = spec
             case IterationOpened(lane=lane, iteration=name):
                 self.lane(lane).iteration = name
-            case ExportFinished(lane=lane, iteration=name):
+            case ExportFinished(lane=lane, iteration=name) | QualityRefused(lane=lane, iteration=name):
                 self.lane(lane).sealed.discard(name)
             case IterationClosed(lane=lane, iteration=name):
                 self.lane(lane).deadline_at = None

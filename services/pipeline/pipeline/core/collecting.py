@@ -28,6 +28,10 @@ def collect(look: Look) -> Iterable[Action]:
     games, positions = supply.games - now.games_before, supply.positions - now.positions_before
     if paused_by_failures(look):
         return
+    if now.refusals >= look.ctx.settings.attempts:
+        # of an earlier build, which asked on
+        yield close(look, "failed", f"the quality of its data was refused {now.refusals} times")
+        return
     if games < now.min_new_games or positions < now.min_positions or not look.allowed("export"):
         return
     cooldown = timedelta(seconds=look.spec.iteration.export_cooldown_s)
@@ -69,7 +73,9 @@ def seal(look: Look) -> Iterable[Action]:
         order = SealDataset(iteration=now.iteration, lane=now.lane, window_positions=now.window_positions,
                             since_games=look.supply.consumed_games, read_to=look.ctx.read_to,
                             attempt=now.refusals + 1)  # fmt: skip
-        yield Send(order, key=f"seal-{now.iteration}-{now.refusals + 1}-{now.attempt}", correlation=now.iteration)
+        rest_s = (now.deadline_at - look.ctx.now).total_seconds() if now.deadline_at is not None else None
+        yield Send(order, key=f"seal-{now.iteration}-{now.refusals + 1}-{now.attempt}", correlation=now.iteration,
+                   expires_s=rest_s)  # fmt: skip
         return
     task = f"{now.iteration}-export-{now.exports + 1}"
     yield append_here(
@@ -88,6 +94,7 @@ def seal(look: Look) -> Iterable[Action]:
 def export(look: Look) -> Iterable[Action]:
     now, sealed, task = look.now, look.answers.dataset, look.tasks.get(look.now.task)
     if sealed is None:
+        yield again_or_close(look, "the data set that was exported is not the iteration's any more")
         return
     if task is None:
         yield request(look, "export", look.ctx.settings.export_s, {"window_positions": now.window_positions},
@@ -107,7 +114,8 @@ def export(look: Look) -> Iterable[Action]:
     value, terms = quality(coverage, duplicates, look.supply.decisive, look.supply.plies or None, look.spec.quality)
     if not good_enough(terms):
         deadline, times = look.until(look.ctx.settings.collect_s), now.refusals + 1
-        refused = QualityRefused(iteration=now.iteration, lane=now.lane, terms=terms, deadline_at=deadline)
+        refused = QualityRefused(iteration=now.iteration, lane=now.lane, terms=terms, deadline_at=deadline,
+                                 shards=shards)  # fmt: skip
         yield hold_back(look, value)
         if times >= look.ctx.settings.attempts:
             # each asks for half as many games again: without an end a bad lane would ask for ever more

@@ -116,7 +116,9 @@ class LoopPicture(StoredPicture[Everything]):
             self.all.answers[lane] = Answers()
         if isinstance(recorded.fact, QualityRefused):
             # another data set is sealed once there is more
-            self.answers(lane).dataset, self.supply(lane).fresh = None, self.supply(lane).fresh[:-1]
+            if self.answers(lane).dataset is not None:
+                self.supply(lane).fresh = self.supply(lane).fresh[:-1]
+            self.answers(lane).dataset = None
         if fresh.stage == "closed":
             failed = getattr(recorded.fact, "outcome", "") == "failed"
             self.all.failures[lane] = self.all.failures.get(lane, 0) + 1 if failed else 0

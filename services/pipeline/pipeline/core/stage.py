@@ -42,13 +42,17 @@ class Look:
         return not self.lane.paused and step in self.spec.auto
 
 
+# where an iteration stands: another round of the same stage has other refusals or another task
+STANDING = ("stage", "step", "attempt", "refusals", "task")
+
+
 def append_here(look: Look, *facts: Fact, close: Sequence[Fact] = ()) -> Append:
     """The facts, if the iteration still stands where the picture saw it; `close` opens the next one beside them."""
     now, ref = look.now, ITERATION.ref(look.now.iteration)
 
     def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
         state = states[ref]
-        same = (state.stage, state.step, state.attempt) == (now.stage, now.step, now.attempt)
+        same = all(getattr(state, name) == getattr(now, name) for name in STANDING)
         return [*facts, *close] if same else []
 
     entities = [(ITERATION, now.iteration)] + [(ITERATION, fact.id) for fact in close]

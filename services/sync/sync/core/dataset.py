@@ -41,7 +41,7 @@ def seal(order: SealDataset, dataset: Dataset, ctx: Context) -> list[Fact]:
     window = list(_window(order, shelf))
     fresh = [one for one, is_new in window if is_new]
     if not fresh:
-        reason = f"lane {order.lane} has {shelf.games} admitted games, none beyond the {order.since_games} of before"
+        reason = f"lane {order.lane} has {shelf.games} admitted games, none beyond those of earlier data sets"
         return [DatasetRefused(iteration=order.iteration, lane=order.lane, reason=reason)]
     listed = tuple(sorted(_listable(window, ctx.settings.manifest_bytes), key=lambda one: one.batch))
     return [
@@ -57,7 +57,8 @@ def seal(order: SealDataset, dataset: Dataset, ctx: Context) -> list[Fact]:
 def _window(order: SealDataset, shelf: Shelf) -> Iterator[tuple[BatchRef, bool]]:
     """The newest first, with whether it came since the last data set."""
     positions = games = 0
-    fresh_games = shelf.games - order.since_games
+    # an order that comes late knows less than the log
+    fresh_games = shelf.games - max(order.since_games, shelf.consumed)
     for batch in reversed(shelf.batches.values()):
         is_new = games < fresh_games
         if not is_new and positions + batch.positions > order.window_positions:

@@ -14,7 +14,7 @@ from sparring.contracts.health import (
     NodeLost,
     NodePreemptionNoticed,
 )
-from sparring.contracts.pipeline import ExportFinished, IterationClosed
+from sparring.contracts.pipeline import ExportFinished, IterationClosed, QualityRefused
 from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed, ShardsRetired
 from sparring.decider import Recorded
 from sparring.picture import StoredPicture
@@ -25,7 +25,8 @@ from sync.core.quota import evolve as evolve_quota
 
 @dataclass
 class Shelf:
-    """A lane's admitted batches in the order of admission; `games` counts all ever admitted."""
+    """A lane's admitted batches in the order of admission; `games` counts all ever admitted, `consumed` those of them that
+    a data set took in."""
 
     games: int = 0
     positions: int = 0
@@ -33,6 +34,7 @@ class Shelf:
     admitted_at: dict[str, datetime] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
     sealed: int = 0
+    consumed: int = 0
 
 
 @dataclass
@@ -156,16 +158,24 @@ class CustodyPicture(StoredPicture[Everything]):
 
     def _iteration(self, recorded: Recorded) -> None:
         match recorded.fact:
-            case ExportFinished(iteration=name, lane=lane, shards=shards):
-                self.all.shards[name] = Shards(lane, tuple(one.url for one in shards), sum(one.bytes for one in shards))
+            case (
+                ExportFinished(iteration=name, lane=lane, shards=shards)
+                | QualityRefused(iteration=name, lane=lane, shards=shards)
+            ) if shards:
+                # those of an export whose quality was refused go with the iteration's last ones
+                known = self.all.shards.get(name, Shards(lane, (), 0))
+                known.urls += tuple(one.url for one in shards)
+                known.bytes += sum(one.bytes for one in shards)
+                self.all.shards[name] = known
             case IterationClosed(iteration=name) if name in self.all.shards:
                 self.all.shards[name].spent = True
 
     def _dataset(self, recorded: Recorded) -> None:
         match recorded.fact:
-            case DatasetSealed(lane=lane, batches=batches):
+            case DatasetSealed(lane=lane, batches=batches, new_games=new_games):
                 shelf = self.shelf(lane)
                 shelf.sealed += 1
+                shelf.consumed += new_games
                 for one in batches:
                     shelf.used[one.batch] = shelf.sealed
                 self._passed_over(shelf)

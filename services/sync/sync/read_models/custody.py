@@ -68,7 +68,8 @@ insert or replace into sync_datasets
 select data->>'$.iteration', data->>'$.lane', data->>'$.dataset', (data->>'$.games')::bigint,
     (data->>'$.positions')::bigint, (data->>'$.new_games')::bigint, (data->>'$.new_positions')::bigint,
     data->'$.batches', "at", coalesce((data->>'$.left_out')::bigint, 0)
-from facts where type = 'DatasetSealed' order by sequence
+from facts where type = 'DatasetSealed'
+qualify row_number() over (partition by data->>'$.iteration' order by sequence desc) = 1
 """
 
 REFUSED = """
