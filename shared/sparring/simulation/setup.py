@@ -19,7 +19,7 @@ HOUR, DAY = 3600.0, 86_400.0
 @dataclass(frozen=True)
 class Work:
     """How long tasks take on a machine of speed 1 and what they yield; `noise` is the spread of the logarithm of a
-    duration, `failing` the share of tasks whose program fails. `drawn` replaces durations by those of a real log, in
+    duration, `failing` the share of tasks whose program fails, `thin` that of exports whose data is refused. `drawn` replaces durations by those of a real log, in
     seconds per kind; of self-play per game."""
 
     game_s: float = 5.0
@@ -30,6 +30,7 @@ class Work:
     other_s: float = 600.0
     noise: float = 0.10
     failing: float = 0.002
+    thin: float = 0.0
     drawn: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def seconds(self, spec: TaskSpec, machine: Machine, rng: random.Random) -> float:

@@ -53,7 +53,9 @@ def _shards(cluster: Cluster, order: StartTask) -> tuple[list[Artifact], dict[st
     sha256 = digest("shard", order.task, order.attempt)
     url = cluster.store.put(sha256, SHARD_BYTES)
     shard = Artifact(name="shard-0.npz", role="shard", sha256=sha256, bytes=SHARD_BYTES, url=url)
-    return [shard], {"positions": positions, "coverage": {"policy": 1.0, "outcome": 1.0}, "duplicates": 0.01}
+    thin = rng_of(cluster.setup.seed, "thin", order.task, order.attempt).random() < cluster.setup.work.thin
+    coverage = {"policy": 0.5 if thin else 1.0, "outcome": 1.0}
+    return [shard], {"positions": positions, "coverage": coverage, "duplicates": 0.01}
 
 
 def _model(cluster: Cluster, order: StartTask) -> tuple[list[Artifact], dict[str, Any]]:
