@@ -127,18 +127,23 @@ class Reader:
             raise
 
     @classmethod
-    async def _of(cls, nc: Client | None, log: History, at: str | None) -> Self:
+    async def over(cls, nc: Client, folder: Path) -> Self:
+        """The tables now, in a folder of the caller's, over a connection of its own: for who goes on following the log."""
+        return await cls._of(nc, ArchivedLog(nc), None, folder)
+
+    @classmethod
+    async def _of(cls, nc: Client | None, log: History, at: str | None, folder: Path | None = None) -> Self:
         cache = cache_folder() / await _identity(nc, log)
         target = await _moment(log, at)
-        reader = await cls._begin(nc, log, cache, target)
+        folder = folder or Path(tempfile.mkdtemp(prefix="spar-read-"))
+        reader = await cls._begin(nc, log, cache, target, folder)
         await reader.catch_up(target)
         reader._remember(cache)
         return reader
 
     @classmethod
-    async def _begin(cls, nc: Client | None, log: History, cache: Path, target: int) -> Self:
+    async def _begin(cls, nc: Client | None, log: History, cache: Path, target: int, folder: Path) -> Self:
         """At the newest snapshot in the cache, or where that is far behind at the copies that services keep."""
-        folder = Path(tempfile.mkdtemp(prefix="spar-read-"))
         have, known = next((one for one in reversed(_snapshots(cache)) if one[0] <= target), (0, None))
         file = await head_start(nc, log, folder, have, target) if nc is not None else None
         if file is None:

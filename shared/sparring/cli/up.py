@@ -10,15 +10,15 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, TypeVar
 
 import nats
 import typer
 
-from sparring.catalogue import read_models, services
+from sparring.catalogue import services
 from sparring.cli import overview
 from sparring.cli.common import Rows, table
 from sparring.cli.screen import Look, Screen
@@ -27,14 +27,13 @@ from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.pipeline import RegisterLane
 from sparring.errors import BadInput, LogUnavailable
 from sparring.lane_file import load_lanes
-from sparring.log.archived import ArchivedLog
 from sparring.place import Place, recall, remember
-from sparring.projection import Projection
 from sparring.reader import Reader, connect
 from sparring.server import EmbeddedServer, alive, end_left_over
 from sparring.supervisor import Child, Supervisor
 from sparring.topology import declare_topology
 
+T = TypeVar("T")
 LEAST_DISK = 1024**3
 DEFAULT_LANES = Path("examples/hex/lanes.toml")
 LOOK_S = 1.0
@@ -170,7 +169,10 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
         for spec in specs:
             await client.send(RegisterLane(lane=spec.name, spec=spec))
     nc = await nats.connect(run.place.url.split(","), name="spar up screen", max_reconnect_attempts=-1)
-    reader = Reader(nc, ArchivedLog(nc), Projection(":memory:", read_models()), None)
+    reader = await _unless_stopped(Reader.over(nc, _emptied(run.data / "screen")), stop)
+    if reader is None:
+        await nc.close()
+        return []
     following = asyncio.create_task(_follow(reader))
     try:
         return await _redraw(run, reader, stop, once, following)
@@ -181,16 +183,34 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
         await reader.close()
 
 
+def _emptied(folder: Path) -> Path:
+    """Tables of a screen that was killed are nobody's."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+async def _unless_stopped(doing: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """What it returns; None, and nothing goes on, when somebody stops `spar up` before."""
+    task, stopped = asyncio.create_task(doing), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return None
+    finally:
+        stopped.cancel()
+
+
 async def _follow(reader: Reader) -> None:
-    async for batch in reader.log.follow(0):
+    async for batch in reader.log.follow(reader.projection.position):
         if batch:
             reader.take(batch)
 
 
 async def _redraw(run: Run, reader: Reader, stop: asyncio.Event, once: int, following: asyncio.Task[None]) -> Rows:
-    end = await reader.log.end()
-    while reader.projection.position < end and not stop.is_set() and not following.done():
-        await asyncio.sleep(0.05)
     start = _promotions(reader)
     before, then = 0, time.monotonic()
     rate = 0.0
@@ -200,7 +220,7 @@ async def _redraw(run: Run, reader: Reader, stop: asyncio.Event, once: int, foll
             following.result()
             raise LogUnavailable("the log is not followed any more: the connection was closed for good")
         run.supervisor.look()
-        _revive_server(run)
+        await _revive_server(run, stop)
         look = await _look(run, reader)
         now = time.monotonic()
         sequence = reader.projection.position
@@ -215,13 +235,23 @@ async def _redraw(run: Run, reader: Reader, stop: asyncio.Event, once: int, foll
     return []
 
 
-def _revive_server(run: Run) -> None:
-    if run.server is None or run.server.process is None or run.server.process.poll() is None:
+async def _revive_server(run: Run, stop: asyncio.Event) -> None:
+    """It may read its log back for minutes: whoever stops `spar up` meanwhile does not wait for that."""
+    server = run.server
+    if server is None or server.process is None or server.process.poll() is None:
         return
     run.screen.say("the server ended; it is started again on its data")
-    address = run.server.address
-    run.server.port = int(address.url.rpartition(":")[2]) if address else -1
-    fresh = run.server.start(say=run.screen.say)
+    server.port = int(server.address.url.rpartition(":")[2]) if server.address else -1
+    starting = asyncio.create_task(asyncio.to_thread(server.start, say=run.screen.say))
+    await _unless_stopped(asyncio.wait((starting,)), stop)
+    while not starting.done():
+        await asyncio.to_thread(server.stop)
+        await asyncio.wait((starting,), timeout=0.1)
+    if stop.is_set():
+        # ended by us, with its own words for it
+        await asyncio.gather(starting, return_exceptions=True)
+        return
+    fresh = await starting
     remember(run.data, fresh.url, fresh.monitoring, fresh.pid)
 
 
