@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sparring.cli.up import _revive_server, _unless_stopped
+from sparring.cli.up import _once_each, _revive_server, _unless_stopped
 from sparring.errors import BadInput
 from sparring.place import recall
 
@@ -61,6 +61,14 @@ async def test_who_stops_meanwhile_does_not_wait_for_the_log(tmp_path: Path) -> 
     stop.set()
     await asyncio.wait_for(reviving, 30)
     assert server.stops and recall(tmp_path) is None
+
+
+async def test_a_trouble_is_said_in_a_line_and_once() -> None:
+    said: list[str] = []
+    heard = _once_each(said.append)
+    for error in (OSError("refused"), OSError("refused"), TimeoutError(), OSError("refused")):
+        await heard(error)
+    assert said == ["connection: refused", "connection: TimeoutError", "connection: refused"]
 
 
 async def test_what_is_stopped_before_its_end_is_cancelled_and_what_fails_is_heard() -> None:

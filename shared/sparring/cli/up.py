@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Annotated, Any, TypeVar
@@ -168,7 +168,8 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
     async with Client(run.place.url, outbox=run.data / "outbox") as client:
         for spec in specs:
             await client.send(RegisterLane(lane=spec.name, spec=spec))
-    nc = await nats.connect(run.place.url.split(","), name="spar up screen", max_reconnect_attempts=-1)
+    nc = await nats.connect(run.place.url.split(","), name="spar up screen", max_reconnect_attempts=-1,
+                            error_cb=_once_each(run.screen.say))  # fmt: skip
     reader = await _unless_stopped(Reader.over(nc, _emptied(run.data / "screen")), stop)
     if reader is None:
         await nc.close()
@@ -181,6 +182,19 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
         with contextlib.suppress(asyncio.CancelledError):
             await following
         await reader.close()
+
+
+def _once_each(say: Callable[[str], None]) -> Callable[[Exception], Awaitable[None]]:
+    """Says what a connection hears of its troubles; the same one again is no news."""
+    last: list[str] = []
+
+    async def heard(error: Exception) -> None:
+        text = str(error) or type(error).__name__
+        if [text] != last:
+            last[:] = [text]
+            say(f"connection: {text}")
+
+    return heard
 
 
 def _emptied(folder: Path) -> Path:
