@@ -27,6 +27,7 @@ from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.pipeline import RegisterLane
 from sparring.errors import BadInput, LogUnavailable
 from sparring.lane_file import load_lanes
+from sparring.log.interface import Raw
 from sparring.place import Place, recall, remember
 from sparring.reader import Reader, connect
 from sparring.server import EmbeddedServer, alive, end_left_over
@@ -174,9 +175,10 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
     if reader is None:
         await nc.close()
         return []
-    following = asyncio.create_task(_follow(reader))
+    fresh = list[Raw]()
+    following = asyncio.create_task(_follow(reader, fresh))
     try:
-        return await _redraw(run, reader, stop, once, following)
+        return await _redraw(run, reader, stop, once, following, fresh)
     finally:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -218,13 +220,15 @@ async def _unless_stopped(doing: Coroutine[Any, Any, T], stop: asyncio.Event) ->
         stopped.cancel()
 
 
-async def _follow(reader: Reader) -> None:
+async def _follow(reader: Reader, fresh: list[Raw]) -> None:
+    """What comes is taken in with the next look: each taking in is a write to disk."""
     async for batch in reader.log.follow(reader.projection.position):
-        if batch:
-            reader.take(batch)
+        fresh += batch
 
 
-async def _redraw(run: Run, reader: Reader, stop: asyncio.Event, once: int, following: asyncio.Task[None]) -> Rows:
+async def _redraw(
+    run: Run, reader: Reader, stop: asyncio.Event, once: int, following: asyncio.Task[None], fresh: list[Raw]
+) -> Rows:  # fmt: skip
     start = _promotions(reader)
     before, then = 0, time.monotonic()
     rate = 0.0
@@ -235,6 +239,9 @@ async def _redraw(run: Run, reader: Reader, stop: asyncio.Event, once: int, foll
             raise LogUnavailable("the log is not followed any more: the connection was closed for good")
         run.supervisor.look()
         await _revive_server(run, stop)
+        if fresh:
+            batch, fresh[:] = list(fresh), []
+            reader.take(batch)
         look = await _look(run, reader)
         now = time.monotonic()
         sequence = reader.projection.position
