@@ -46,7 +46,7 @@ from sparring.contracts.selfplay_orch import (
     TaskRequested,
     TaskStarted,
 )
-from sparring.contracts.sync import BatchAdmitted, DatasetSealed, SealDataset
+from sparring.contracts.sync import BatchAdmitted, DatasetRefused, DatasetSealed, SealDataset
 from sparring.contracts.training_slots import (
     ClaimSlot,
     HoldLaneBack,
@@ -203,6 +203,29 @@ def test_after_more_games_another_data_set_is_sealed_exported_and_judged() -> No
     assert loop.of(IterationOpened)[-1].games_before == 20
     loop.collected()
     assert loop.of(CollectionFinished)[-1].window_positions == 300, "this iteration's and the 200 of the last one"
+
+
+def test_games_that_came_before_the_refusal_do_not_count_as_more() -> None:
+    """Found by seed 11: an iteration that had more than enough sealed again at once, and nothing was new."""
+    loop = Loop()
+    loop.add(*[admitted(f"many{number}") for number in range(10)])
+    loop.tick(times=2)
+    loop.sealed().exported(coverage=0.5)
+    loop.tick(times=3)
+    assert len(loop.of(CollectionFinished)) == 1
+    loop.collected()
+    assert len(loop.of(CollectionFinished)) == 2
+
+
+def test_a_data_set_that_is_refused_is_asked_for_again_and_then_the_iteration_closes() -> None:
+    loop = Loop().collected()
+    for _ in range(3):
+        order = loop.orders(SealDataset)[-1]
+        loop.add(DatasetRefused(iteration=order.iteration, lane="hex", reason="nothing new"))
+        loop.tick(times=3)
+    assert [fact.attempt for fact in loop.of(StageRetried)] == [2, 3]
+    (closed,) = loop.of(IterationClosed)
+    assert closed.reason == "no data set: nothing new; 3 attempts"
 
 
 def test_a_log_of_an_earlier_build_with_many_refusals_goes_on() -> None:

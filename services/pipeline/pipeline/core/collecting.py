@@ -34,6 +34,9 @@ def collect(look: Look) -> Iterable[Action]:
         return
     if games < now.min_new_games or positions < now.min_positions or not look.allowed("export"):
         return
+    # a data set that was refused is followed by one with half as many games again, whatever came before it
+    if now.refusals and supply.games - supply.consumed_games < max(1, now.min_new_games // 3):
+        return
     cooldown = timedelta(seconds=look.spec.iteration.export_cooldown_s)
     if now.opened_at is not None and look.ctx.now < now.opened_at + cooldown and now.number > 1:
         return
@@ -69,6 +72,9 @@ def window(spec: LaneSpec, supply: Supply, fresh: int) -> int:
 
 def seal(look: Look) -> Iterable[Action]:
     now, sealed = look.now, look.answers.dataset
+    if sealed is None and look.answers.unsealed:
+        yield again_or_close(look, f"no data set: {look.answers.unsealed}")
+        return
     if sealed is None:
         order = SealDataset(iteration=now.iteration, lane=now.lane, window_positions=now.window_positions,
                             since_games=look.supply.consumed_games, read_to=look.ctx.read_to,

@@ -11,7 +11,7 @@ from pipeline.core.lane import Lane
 from pipeline.core.lane import evolve as evolve_lane
 from sparring.contracts.lifecycle import GateDecided, ModelPromoted, ModelRefused, ModelRegistered, ModelRolledBack
 from sparring.contracts.parts import Artifact
-from sparring.contracts.pipeline import QualityRefused
+from sparring.contracts.pipeline import QualityRefused, StageRetried
 from sparring.contracts.selfplay_orch import (
     TaskAbandoned,
     TaskCancelled,
@@ -21,7 +21,7 @@ from sparring.contracts.selfplay_orch import (
     TaskRequested,
     TaskStarted,
 )
-from sparring.contracts.sync import BatchAdmitted, DatasetSealed
+from sparring.contracts.sync import BatchAdmitted, DatasetRefused, DatasetSealed
 from sparring.contracts.training_slots import PreemptionAsked, SlotClaimed, SlotExpired, SlotPreempted
 from sparring.decider import Recorded
 from sparring.picture import StoredPicture
@@ -57,6 +57,7 @@ class Answers:
     """
 
     dataset: DatasetSealed | None = None
+    unsealed: str = ""
     token: int = 0
     holder: str = ""
     expired: int = 0
@@ -119,6 +120,8 @@ class LoopPicture(StoredPicture[Everything]):
             if self.answers(lane).dataset is not None:
                 self.supply(lane).fresh = self.supply(lane).fresh[:-1]
             self.answers(lane).dataset = None
+        if isinstance(recorded.fact, QualityRefused | StageRetried):
+            self.answers(lane).unsealed = ""
         if fresh.stage == "closed":
             failed = getattr(recorded.fact, "outcome", "") == "failed"
             self.all.failures[lane] = self.all.failures.get(lane, 0) + 1 if failed else 0
@@ -165,6 +168,9 @@ class LoopPicture(StoredPicture[Everything]):
                 if current is not None and current.iteration == sealed.iteration:
                     self.answers(sealed.lane).dataset = sealed
                     supply.fresh = [*supply.fresh[-15:], max(0, supply.consumed_positions - current.positions_before)]
+
+            case DatasetRefused(iteration=name, lane=lane, reason=reason) if self._is_open(lane, name):
+                self.answers(lane).unsealed = reason
 
     def _slot(self, recorded: Recorded) -> None:
         match recorded.fact:
