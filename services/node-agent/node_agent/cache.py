@@ -38,7 +38,7 @@ class Cache:
         sha256 = artifact.sha256
         path = self._folder / sha256
         self._in_use[sha256] += 1
-        alone = self._fetching.get(sha256) or self._fetching.setdefault(sha256, asyncio.Lock())
+        alone = self._fetching.setdefault(sha256, asyncio.Lock())
         try:
             async with alone:
                 if not path.exists():

@@ -27,8 +27,8 @@ from sparring.contracts.training_slots import (
     SlotRenewed,
 )
 from sparring.decider import Recorded
-from sparring.envelope import recorded
 from sparring.errors import BadInput, LogUnavailable, Transient
+from sparring.hearing import heard
 from sparring.log.jetstream import JetStreamLog
 from sparring.subjects import Ref
 
@@ -132,11 +132,7 @@ class TrainingSlot:
         raws = await (await self._log()).load(POOL, self._heard)
         if raws:
             self._heard = raws[-1].sequence
-        return [
-            recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at)
-            for raw in raws
-            if not raw.subject.endswith(".StateCarried")
-        ]
+        return [one for raw in raws if (one := heard(raw)) is not None]
 
     async def _granted(self) -> None:
         while True:

@@ -30,10 +30,10 @@ from sparring.contracts.selfplay_orch import (
     TaskFinished,
 )
 from sparring.decider import Recorded
-from sparring.envelope import recorded
 from sparring.errors import BadInput, SparringError
+from sparring.hearing import heard
 from sparring.log.jetstream import JetStreamLog
-from sparring.subjects import CARRIED, Ref
+from sparring.subjects import Ref
 from sparring.task_specs import seed_of, task_spec
 
 P = ParamSpec("P")
@@ -133,17 +133,15 @@ class Work(Tracing):
         """The task's completion, with its files and evidence. Raises TaskEnded when it was given up or cancelled,
         TimeoutError after `within_s`."""
         log, pattern = JetStreamLog(await self._connected()), Ref("selfplay-orch", "task", task).pattern
-        heard = 0
+        read_to = 0
         async with asyncio.timeout(within_s):
             while True:
-                for raw in await log.load(pattern, heard):
-                    heard = raw.sequence
-                    if raw.subject.endswith("." + CARRIED):
-                        continue
-                    fact = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at).fact
-                    match fact:
-                        case TaskFinished(superseded=False):
-                            return fact
+                for raw in await log.load(pattern, read_to):
+                    read_to = raw.sequence
+                    one = heard(raw)
+                    match one.fact if one is not None else None:
+                        case TaskFinished(superseded=False) as finished:
+                            return finished
                         case TaskAbandoned(reason=reason) | TaskCancelled(reason=reason):
                             raise TaskEnded(f"task {task}: {reason}")
                 await asyncio.sleep(0.25)

@@ -210,8 +210,7 @@ class JetStreamLog:
 
     async def get(self, sequence: int) -> Raw | None:
         """The first message at or after the sequence."""
-        found, _ = await self._direct_get({"seq": sequence, "next_by_subj": ">", "batch": 1})
-        return found[0] if found else None
+        return await self._one({"seq": sequence, "next_by_subj": ">"})
 
     async def first_since(self, moment: datetime) -> int | None:
         """The sequence of the first message stored at or after the moment."""

@@ -19,8 +19,8 @@ HOUR, DAY = 3600.0, 86_400.0
 @dataclass(frozen=True)
 class Work:
     """How long tasks take on a machine of speed 1 and what they yield; `noise` is the spread of the logarithm of a
-    duration, `failing` the share of tasks whose program fails, `thin` that of exports whose data is refused. `drawn` replaces durations by those of a real log, in
-    seconds per kind; of self-play per game."""
+    duration, `failing` the share of tasks whose program fails, `thin` that of exports whose data is refused. `drawn`
+    replaces durations by those of a real log, in seconds per kind; of self-play per game."""
 
     game_s: float = 5.0
     positions: int = 40

@@ -163,10 +163,9 @@ class CustodyPicture(StoredPicture[Everything]):
                 | QualityRefused(iteration=name, lane=lane, shards=shards)
             ) if shards:
                 # those of an export whose quality was refused go with the iteration's last ones
-                known = self.all.shards.get(name, Shards(lane, (), 0))
+                known = self.all.shards.setdefault(name, Shards(lane, (), 0))
                 known.urls += tuple(one.url for one in shards)
                 known.bytes += sum(one.bytes for one in shards)
-                self.all.shards[name] = known
             case IterationClosed(iteration=name) if name in self.all.shards:
                 self.all.shards[name].spent = True
 
