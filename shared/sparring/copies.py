@@ -101,7 +101,8 @@ class Copies:
         hearing, waited = self._hearing, 0.0
         while not stopping.is_set():
             try:
-                await asyncio.wait_for(stopping.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await stopping.wait()
             except TimeoutError:
                 waited += LOOK_S
             fresh = hearing.projected - self._kept_at

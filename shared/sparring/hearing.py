@@ -158,7 +158,8 @@ class Hearing:
         since_save = 0.0
         while not stopping.is_set():
             try:
-                await asyncio.wait_for(stopping.wait(), FLUSH_S)
+                async with asyncio.timeout(FLUSH_S):
+                    await stopping.wait()
             except TimeoutError:
                 since_save += FLUSH_S
             await self._flush()

@@ -39,7 +39,8 @@ class Lease:
                 # lost the race, or nobody answered: what is held ends by itself
                 self._revision = 0
             try:
-                await asyncio.wait_for(stopping.wait(), RENEW_S)
+                async with asyncio.timeout(RENEW_S):
+                    await stopping.wait()
             except TimeoutError:
                 continue
         await self._give_back()

@@ -33,6 +33,7 @@ class LocalCluster:
     def __init__(self, folder: Path, lanes: Path, *options: str, environ: Mapping[str, str] | None = None) -> None:
         """Starts it; `options` are those of `spar up`. Its caches and its outbox lie in the folder too."""
         self.data, self.output, self.lanes = folder / "data", folder / "up.log", lanes
+        self._said = ""
         argv = [sys.executable, "-m", "sparring.cli", "up", "--data", str(self.data), "--lanes", str(lanes), *options]
         homes = {"XDG_CACHE_HOME": str(folder / "cache"), "XDG_STATE_HOME": str(folder / "state")}
         self.environ = {**os.environ, **homes, **(environ or {})}
@@ -51,7 +52,10 @@ class LocalCluster:
 
     @property
     def text(self) -> str:
-        return self.output.read_text()
+        """What it said; of a cluster that has ended also when its folder is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            self._said = self.output.read_text()
+        return self._said
 
     def connect(self) -> BlockingClient:
         """`with cluster.connect() as client: …`; for async code, `sparring.Client(cluster.url)`."""
@@ -83,6 +87,12 @@ class LocalCluster:
 
     def stop(self) -> None:
         """Drains it; nothing of it is left, even when it does not end."""
+        try:
+            self._end()
+        finally:
+            _ = self.text
+
+    def _end(self) -> None:
         if self.process.poll() is not None:
             # it may have been killed, and its server not
             end_left_over(self.data)
@@ -93,6 +103,8 @@ class LocalCluster:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            with self.output.open("a") as log:
+                print(f"it did not end within {STOP_S:.0f} s; killed", file=log)
             end_left_over(self.data)
 
 

@@ -384,7 +384,8 @@ class Shell:
     async def _something_new(self) -> None:
         waiting = self.hearing.changed
         try:
-            await asyncio.wait_for(waiting.wait(), self.service.tick_s)
+            async with asyncio.timeout(self.service.tick_s):
+                await waiting.wait()
         except TimeoutError:
             return
         waiting.clear()
@@ -434,7 +435,8 @@ class Shell:
 
     async def pause(self, seconds: float) -> None:
         try:
-            await asyncio.wait_for(self.stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
         except TimeoutError:
             return
 

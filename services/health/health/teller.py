@@ -117,7 +117,8 @@ async def run_command(command: str, body: bytes, timeout_s: float) -> None:
     except (OSError, ValueError) as error:
         raise NotTold(f"alarm_command = {command!r} could not be started: {error}") from error
     try:
-        _, said = await asyncio.wait_for(process.communicate(body), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            _, said = await process.communicate(body)
     except TimeoutError as error:
         process.kill()
         await process.wait()

@@ -27,6 +27,7 @@ from node_agent.work import ENDINGS
 from sparring import logs, telemetry
 from sparring.artifacts import open_store
 from sparring.contracts.selfplay_orch import ReportTaskFailed
+from sparring.ending import ended
 from sparring.probes import serve
 from sparring.streams import EVENTS
 from sparring.subjects import token
@@ -68,9 +69,7 @@ class Agent:
                       memory_limits_by="cgroup" if self.cgroups.usable else "rlimit")  # fmt: skip
         await self.stopping.wait()
         await self._drain()
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
+        await ended(*loops)
         if probes is not None:
             probes.close()
         await self.nc.close()
@@ -160,8 +159,7 @@ class Agent:
         # even without grace the last words get a moment
         seen = await self.spool.flushed(max(5.0, end - time.monotonic()), still=held)
         if evacuating is not None:
-            evacuating.cancel()
-            await asyncio.gather(evacuating, return_exceptions=True)
+            await ended(evacuating)
         if not seen:
             self.log.warning("not everything was seen; it stays on disk", outcomes=self.spool.depth,
                              batches=len(self.custody.batches()))  # fmt: skip

@@ -59,7 +59,8 @@ class Beats:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(asyncio.to_thread(self._agent.machine.read))
         try:
-            self._resources = await asyncio.wait_for(asyncio.shield(self._reading), READ_S if self._resources else None)
+            async with asyncio.timeout(READ_S if self._resources else None):
+                self._resources = await asyncio.shield(self._reading)
         except TimeoutError:
             self._agent.log.warning("the machine could not be read in time; the last reading stands")
         assert self._resources is not None

@@ -23,6 +23,7 @@ from sparring.contracts.node_agent import StartTask
 from sparring.contracts.parts import Artifact, Check
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
 from sparring.contracts.sync import RecordGames
+from sparring.ending import ended
 from sparring.errors import Transient
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) ->
             return await running.child.run(spec.timeout_s, lambda done, of: agent.beats.progressed(running, done, of))
         finally:
             if guard is not None:
-                guard.cancel()
+                # one that went on would keep the slot of a task that has ended
+                await ended(guard)
             agent.cgroups.drop(cgroup)
 
 

@@ -48,6 +48,7 @@ async def delete_retired(shell: Any) -> None:
                 continue
             waiting.pop(replica, None)
         try:
-            await asyncio.wait_for(shell.stopping.wait(), SWEEP_S)
+            async with asyncio.timeout(SWEEP_S):
+                await shell.stopping.wait()
         except TimeoutError:
             continue

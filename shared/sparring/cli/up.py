@@ -25,6 +25,7 @@ from sparring.cli.screen import Look, Screen
 from sparring.client import Client
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.pipeline import RegisterLane
+from sparring.ending import ended
 from sparring.errors import BadInput, LogUnavailable
 from sparring.lane_file import load_lanes
 from sparring.log.interface import Raw
@@ -180,9 +181,7 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
     try:
         return await _redraw(run, reader, stop, once, following, fresh)
     finally:
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        await ended(following)
         await reader.close()
 
 
@@ -213,8 +212,7 @@ async def _unless_stopped(doing: Coroutine[Any, Any, T], stop: asyncio.Event) ->
         await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await ended(task)
         return None
     finally:
         stopped.cancel()
@@ -252,7 +250,8 @@ async def _redraw(
         if once and len(found) - len(start) >= once and sequence >= await _end(reader):
             return found[len(start) :]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_S)
+            async with asyncio.timeout(LOOK_S):
+                await stop.wait()
     return []
 
 

@@ -27,6 +27,7 @@ from sparring.contracts.training_slots import (
     SlotRenewed,
 )
 from sparring.decider import Recorded
+from sparring.ending import ended
 from sparring.errors import BadInput, LogUnavailable, Transient
 from sparring.hearing import heard
 from sparring.log.jetstream import JetStreamLog
@@ -114,8 +115,7 @@ class TrainingSlot:
     async def release(self) -> None:
         """Gives the slot back; at once, or as soon as a server answers."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await ended(self._keeper)
             self._keeper = None
         if not self.lost.is_set():
             self._end("released")

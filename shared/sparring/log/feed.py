@@ -115,7 +115,8 @@ class Feed:
             await self._ask()
         if not self._arrived:
             self._something.clear()
-            await asyncio.wait_for(self._something.wait(), 3 * BEAT_S)
+            async with asyncio.timeout(3 * BEAT_S):
+                await self._something.wait()
 
     def _take(self, message: Arrived, batch: list[Raw]) -> None:
         subject, reply, head, body = message

@@ -22,6 +22,7 @@ from sparring.contracts.base import Order
 from sparring.contracts.node_agent import HaltNode, StartTask, StopTask
 from sparring.contracts.readings import Heartbeat, Resources
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
+from sparring.ending import ended
 from sparring.envelope import decode, derived_id, encode_order
 from sparring.errors import LogUnavailable
 from sparring.log import JetStreamLog
@@ -115,9 +116,7 @@ class LightAgents:
         try:
             await stopping.wait()
         finally:
-            for one in tasks:
-                one.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await ended(*tasks)
 
     def kill(self, share: float) -> set[str]:
         """That share of the agents falls silent at once; returns the tasks that they ran."""
