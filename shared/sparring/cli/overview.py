@@ -9,7 +9,7 @@ from sparring.reader import Reader
 from sparring.statistics.pool import rate_pool
 
 LANES = """
-select l.lane, l.paused, i.iteration, i.number, i.stage, i.since, i.awaits, i.owner, i.deadline_at,
+select l.lane, l.paused, l.paused_by, l.pause_reason, l.paused_at, l.spec, i.iteration, i.number, i.stage, i.since, i.awaits, i.owner, i.deadline_at,
     coalesce(b.produced, 0) games, coalesce(b.admitted, 0) admitted,
     coalesce((select sum(positions) from sync_batches s where s.lane = l.lane and s.state in ('admitted', 'retired')), 0)
         ::bigint positions,
@@ -74,9 +74,25 @@ def lanes(reader: Reader) -> list[dict[str, Any]]:
         row["elo"] = rating.elo if rating else None
         row["elo_text"] = rating.text if rating else None
         row["model"] = f"{row['model_number']} {row['model'][:8]}" if row["model"] else "generation 0"
-        if row["paused"]:
-            row["awaits"] = "paused by a person"
+        row["awaits"], *_ = held_back(row) or (row["awaits"],)
+        del row["spec"]
     return rows
+
+
+def held_back(lane: dict[str, Any], cluster: dict[str, Any] | None = None) -> tuple[str, str, Any] | None:
+    """What was decided against the lane's going on, how to take that back, and since when.
+
+    Of a row of `pipeline_lanes` and, where the cluster's switch counts, of `health_cluster`.
+    """
+    if cluster is not None and cluster["state"] != "running":
+        why = f": {cluster['reason']}" if cluster["reason"] else ""
+        return f"the cluster is {cluster['state']} by {cluster['by_whom']}{why}", "spar resume", cluster["at"]
+    if not lane["spec"]["enabled"]:
+        return "off: enabled = false", "set it to true in the lane file, then: spar lanes add FILE", None
+    if not lane["paused"]:
+        return None
+    reason = f": {lane['pause_reason']}" if lane["pause_reason"] else ""
+    return f"paused by {lane['paused_by']}{reason}", f"spar resume {lane['lane']}", lane["paused_at"]
 
 
 def nodes(reader: Reader, readings: Any) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import typer
 
 from sparring.cli import why_task
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, with_reader
+from sparring.cli.overview import held_back
 from sparring.errors import BadInput
 from sparring.reader import Reader
 
@@ -68,10 +69,11 @@ async def of_lane(reader: Reader, lane: str, at: str | None) -> dict[str, Any]:
     current = reader.rows(CURRENT, [lane])
     readings = {} if at else await reader.readings()
     up = sorted({one.data.service for one in readings.values() if hasattr(one.data, "service") and one.age_s < 15})
-    paused = reader.rows("select paused from pipeline_lanes where lane = ?", [lane])[0]["paused"]
+    one = reader.rows("from pipeline_lanes where lane = ?", [lane])[0]
     return {
         "lane": lane,
-        "paused": paused,
+        "paused": one["paused"],
+        "held_back": held_back(one, next(iter(reader.rows("from health_cluster")), None)),
         "now": current[0] if current else None,
         "services_up": up,
         "tasks": reader.rows(RUNNING, [lane]),
@@ -85,16 +87,21 @@ async def of_lane(reader: Reader, lane: str, at: str | None) -> dict[str, Any]:
 def _say(found: dict[str, Any], *, asked_then: bool) -> None:
     now = found["now"]
     if now is None:
-        print(f"{found['lane']} is registered; pipeline opens its first iteration next")
-        return
-    print(f"{now['iteration']}: {now['stage']}, since {cell(now['since'])}")
-    owner = now["owner"] or "pipeline"
+        print(f"{found['lane']}: registered, no iteration yet")
+    else:
+        print(f"{now['iteration']}: {now['stage']}, since {cell(now['since'])}")
+    # behind a closed iteration pipeline opens the next one
+    begun = now is not None and now["stage"] != "closed"
+    owner = (begun and now["owner"]) or "pipeline"
     up = "" if asked_then else (", which is up" if owner in found["services_up"] else ", WHICH IS NOT BEATING")
-    print(f"  waits for  {now['awaits'] or 'nothing'}")
-    print(f"  from       {owner}{up}")
-    print(f"  until      {cell(now['deadline_at'])}")
-    if found["paused"]:
-        print("  paused     by a person; resume with: spar resume LANE")
+    if found["held_back"]:
+        what, remedy, since = found["held_back"]
+        print(f"  held back  {what}" + (f", {cell(since)}" if since else ""))
+        print(f"  remedy     {remedy}")
+    if begun or not found["held_back"]:
+        print(f"  waits for  {(now['awaits'] or 'nothing') if begun else 'its next iteration'}")
+        print(f"  from       {owner}{up}")
+        print(f"  until      {cell(now['deadline_at']) if begun else 'the next tick'}")
     for task in found["tasks"]:
         print(f"  tasks      {task['n']} {task['kind']} {task['state']}")
     for queue in found["back_pressure"]:

@@ -23,7 +23,8 @@ from sparring.read_model import ReadModel, on
 
 TABLES = """
 create table if not exists pipeline_lanes (
-    lane varchar primary key, spec json, paused boolean, registered_at timestamptz
+    lane varchar primary key, spec json, paused boolean, registered_at timestamptz,
+    paused_by varchar, pause_reason varchar, paused_at timestamptz
 );
 create table if not exists pipeline_iterations (
     iteration varchar primary key, lane varchar, number bigint, stage varchar, since timestamptz, awaits varchar,
@@ -33,16 +34,19 @@ create table if not exists pipeline_iterations (
 """
 
 LANES = """
-insert into pipeline_lanes
+insert into pipeline_lanes (lane, spec, paused, registered_at)
 select data->>'$.lane', arg_max(data->'$.spec', sequence), false, min("at")
 from facts where type in ('LaneRegistered', 'LaneEdited') group by 1
 on conflict (lane) do update set spec = excluded.spec
 """
 
 PAUSES = """
-update pipeline_lanes set paused = p.paused
+update pipeline_lanes set paused = p.paused, paused_by = p.paused_by, pause_reason = p.reason, paused_at = p.moment
 from (
-    select data->>'$.lane' lane, arg_max(type = 'LanePaused', sequence) paused
+    select data->>'$.lane' lane, arg_max(type = 'LanePaused', sequence) paused,
+        arg_max_null(if(type = 'LanePaused', data->>'$.by', null), sequence) paused_by,
+        arg_max_null(data->>'$.reason', sequence) reason,
+        arg_max_null(if(type = 'LanePaused', "at", null), sequence) moment
     from facts where type in ('LanePaused', 'LaneResumed') group by 1
 ) p
 where pipeline_lanes.lane = p.lane
@@ -137,7 +141,7 @@ MOVES = (
 
 LOOP = ReadModel(
     "pipeline",
-    3,
+    4,
     TABLES + STEPS,
     [
         on(LaneRegistered, LaneEdited, sql=LANES),
