@@ -29,24 +29,24 @@ KEEP_PICTURES = 2
 KEEP_AFTER = 300
 
 
-async def ask(reader: Reader, service: str, question: str, *, at: str | None = None, **asked: Any) -> Any:
-    """The service's answer as of the reader's moment; `at` says that it is a past one, of which no readings are kept.
+async def ask(reader: Reader, service: str, question: str, **asked: Any) -> Any:
+    """The service's answer as of the reader's moment; of a past one no readings are kept.
 
     Raises BadInput for what does not exist, CannotAnswer when nobody can tell.
     """
     one, wanted = _named(service, question)
-    return wanted.answer(await context_of(reader, one, hears=wanted.hears, at=at), **asked)
+    return wanted.answer(await context_of(reader, one, hears=wanted.hears), **asked)
 
 
-async def context_of(reader: Reader, service: Service, *, hears: Sequence[str] = (), at: str | None = None) -> Context:
+async def context_of(reader: Reader, service: Service, *, hears: Sequence[str] = ()) -> Context:
     """What a decision of the service would look at, as of the reader's moment; `hears` narrows what is folded.
 
     Raises CannotAnswer when the service never ran on this log.
     """
     settings = await _settings(reader, service)
     picture = await _picture(reader, service, hears)
-    readings: Mapping[str, Reading] = {} if at is not None else await reader.readings()
-    now = reader.as_of.at if at is not None else clock.now()
+    readings: Mapping[str, Reading] = await reader.readings()
+    now = reader.as_of.at if reader.past else clock.now()
     if now is None:
         raise CannotAnswer(f"{service.name} has said nothing yet as of {reader.projection.position}")
     return Context(

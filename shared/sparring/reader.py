@@ -105,6 +105,8 @@ class Reader:
     def __init__(self, nc: Client | None, log: History, projection: Projection, folder: Path | None) -> None:
         self._nc, self.log, self.projection, self._folder = nc, log, projection, folder
         self.last_at: datetime | None = None
+        # whether what is asked about is over: nobody beats there, and time stands still at the last fact
+        self.past = nc is None
         self._started_at = 0
 
     @property
@@ -138,6 +140,7 @@ class Reader:
         folder = folder or Path(tempfile.mkdtemp(prefix="spar-read-"))
         reader = await cls._begin(nc, log, cache, target, folder)
         await reader.catch_up(target)
+        reader.past = reader.past or at is not None
         reader._remember(cache)
         return reader
 
@@ -198,8 +201,8 @@ class Reader:
         ]
 
     async def readings(self) -> Mapping[str, Reading]:
-        """The last reading on every telemetry subject, at most 15 minutes old."""
-        if self._nc is None:
+        """The last reading on every telemetry subject, at most 15 minutes old; of a past moment none are kept."""
+        if self._nc is None or self.past:
             return {}
         now = datetime.now(UTC)
         return {

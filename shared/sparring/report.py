@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sparring.contracts.readings import ServiceBeat
 from sparring.reader import Reader
+
+SILENT_S = 15.0
 
 SCORE = 'select value, grade, terms, "at" from health_score'
 CLUSTER = "select * from health_cluster"
@@ -37,20 +41,49 @@ select * from (
     union all
     select 'switch', 'cluster', 'note', state || ' by ' || by_whom || ': ' || reason, "at",
         case when automatic then 'health' else 'a person' end, 'spar resume', override_until
-    from health_cluster where state <> 'running' or override_until is not null
+    from health_cluster where state <> 'running'
+    union all
+    select 'switch', 'cluster', 'note', 'health switches nothing by itself: ' || by_whom || ' overrides it', "at", by_whom,
+        'nothing: it ends by itself', override_until
+    from health_cluster where state = 'running' and override_until > (select max("at") from positions)
 )
 order by case severity when 'critical' then 0 when 'warning' then 1 else 2 end, since, kind, about
 """
 
 
-def report(reader: Reader) -> dict[str, Any]:
-    """`score` (None while health has said nothing), `cluster`, `nodes` by state, `issues`, `pressure`, `thresholds`."""
+async def beating(reader: Reader) -> dict[str, float]:
+    """Seconds since the last beat of each service that was heard within 15 minutes; of a past moment nobody knows."""
+    found: dict[str, float] = {}
+    for one in (await reader.readings()).values():
+        if isinstance(one.data, ServiceBeat):
+            found[one.data.service] = min(one.age_s, found.get(one.data.service, one.age_s))
+    return found
+
+
+async def unheard(reader: Reader) -> dict[str, Any] | None:
+    """The issue that health can't raise: it does not beat, and what it said last is all that is known. None: it beats."""
+    age_s = None if reader.past else (await beating(reader)).get("health")
+    if reader.past or (age_s is not None and age_s < SILENT_S):
+        return None
+    since = None if age_s is None else datetime.now(UTC) - timedelta(seconds=age_s)
+    last = "has not beaten for 15 minutes" if age_s is None else f"has not beaten for {age_s:.0f} s"
+    return {
+        "about": "health", "since": since, "whose": "a person",
+        "what": f"health {last}: the score, the alarms and the states of nodes are its last word",
+        "remedy": "start it: uv run --package health health",
+    }  # fmt: skip
+
+
+async def report(reader: Reader) -> dict[str, Any]:
+    """`score` (None while health has said nothing), `cluster`, `nodes` by state, `issues`, `pressure`, `thresholds`;
+    `unheard` where all of that is but the last word of a service that is silent."""
     score, cluster = reader.rows(SCORE), reader.rows(CLUSTER)
     return {
         "score": score[0] if score else None,
         "cluster": cluster[0] if cluster else {"state": "running"},
         "nodes": {row["state"]: row["n"] for row in reader.rows(NODES)},
         "issues": reader.rows(ISSUES),
+        "unheard": await unheard(reader),
         "pressure": reader.rows(PRESSURE),
         "thresholds": reader.rows(THRESHOLDS),
     }

@@ -87,7 +87,9 @@ def test_questions_answer_what_the_planner_would_do_and_change_nothing() -> None
     world.beat(running=[(name, 1) for name in world.running()])
     answer = can_spawn(world.context(), kind="selfplay", node="n1")
     assert (answer.allowed, answer.reason, answer.actual, answer.limit) == (False, "capacity", 1, 1)
-    assert denials(world.context(), node="n1", kinds=("selfplay", "train"))["train"].allowed
+    told = {one.kind: one for one in denials(world.context(), node="n1")}
+    assert told["train"].allowed and told["train"].lanes == ("hex",)
+    assert (told["selfplay"].allowed, told["selfplay"].reason) == (False, "capacity")
     before = len(world.log)
     world.plan()
     assert len(world.log) == before

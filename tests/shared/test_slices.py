@@ -40,7 +40,7 @@ READS = (
     "why hex", "sql 'select * from pipeline_lanes'", "events", "settings", "doctor --log",
 )  # fmt: skip
 # what depends on the moment of asking
-PASSING = {"age_s", "behind_s", "up"}
+PASSING = {"age_s", "behind_s", "up", "unheard"}
 
 
 def spar(*words: str) -> tuple[int, str]:

@@ -107,5 +107,11 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str], title: str = "
     console.print(grid)
 
 
+def say_unheard(issue: dict[str, Any] | None) -> None:
+    """What is shown is the last word of a service that is silent (`report.unheard`)."""
+    if issue is not None:
+        typer.echo(f"{issue['what']}; {issue['remedy']}")
+
+
 def footer(as_of: AsOf) -> None:
     typer.echo(f"({as_of})")

@@ -10,13 +10,12 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from sparring import catalogue
-from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, table, with_reader
+from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, say_unheard, table, with_reader
 from sparring.contracts.readings import ServiceBeat
 from sparring.errors import BadInput
 from sparring.reader import Reader
-from sparring.report import report
+from sparring.report import SILENT_S, report
 
-SILENT_S = 15.0
 ISSUE_COLUMNS = ("kind", "about", "severity", "what", "since", "whose:owner", "remedy", "until")
 
 
@@ -24,13 +23,14 @@ def health(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
     """The score and its parts, the cluster's switch, and every open issue with since, owner and remedy."""
 
     async def ask(reader: Reader) -> dict[str, Any]:
-        return report(reader)
+        return await report(reader)
 
     found, as_of = with_reader(nats, data, at, ask)
     if as_json:
         print_json(as_of, **found)
         return
     score, cluster = found["score"], found["cluster"]
+    say_unheard(found["unheard"])
     print(
         f"{score['grade']}, {score['value']:.2f} since {cell(score['at'])}" if score else "no score yet: is health up?"
     )

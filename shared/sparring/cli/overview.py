@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sparring.reader import Reader
 from sparring.statistics.pool import rate_pool
 
 LANES = """
-select l.lane, l.paused, l.paused_by, l.pause_reason, l.paused_at, l.spec, i.iteration, i.number, i.stage, i.since, i.awaits, i.owner, i.deadline_at,
+select l.lane, l.paused, l.paused_by, l.pause_reason, l.paused_at, l.spec, i.iteration, i.number, i.stage, i.step, i.since, i.awaits, i.owner, i.deadline_at,
     coalesce(b.produced, 0) games, coalesce(b.admitted, 0) admitted,
     coalesce((select sum(positions) from sync_batches s where s.lane = l.lane and s.state in ('admitted', 'retired')), 0)
         ::bigint positions,
@@ -35,6 +36,9 @@ left join orch_tasks t on t.node = n.node and t.state in ('assigned', 'started')
 where n.state <> 'forgotten'
 group by all order by n.node
 """
+
+# what has to be in the lane's `auto` for the iteration to leave a step
+BY_HAND = {"games": "export", "slot": "train", "register": "evaluate"}
 
 MATCHES = (
     "select lane, purpose, candidate, baseline, counts from lifecycle_matches where games > 0 order by lane, gate, task"
@@ -74,25 +78,40 @@ def lanes(reader: Reader) -> list[dict[str, Any]]:
         row["elo"] = rating.elo if rating else None
         row["elo_text"] = rating.text if rating else None
         row["model"] = f"{row['model_number']} {row['model'][:8]}" if row["model"] else "generation 0"
-        row["awaits"], *_ = held_back(row) or (row["awaits"],)
+        # the cluster's switch stands below the table
+        holds = held_back(row, row["step"])
+        row["awaits"] = holds[0].what if holds else row["awaits"]
         del row["spec"]
     return rows
 
 
-def held_back(lane: dict[str, Any], cluster: dict[str, Any] | None = None) -> tuple[str, str, Any] | None:
-    """What was decided against the lane's going on, how to take that back, and since when.
+@dataclass(frozen=True)
+class Hold:
+    """Something that was decided against a lane's going on, how to take it back, and since when it stands."""
 
-    Of a row of `pipeline_lanes` and, where the cluster's switch counts, of `health_cluster`.
-    """
+    what: str
+    remedy: str
+    since: datetime | None = None
+
+
+def held_back(lane: dict[str, Any], step: str | None, cluster: dict[str, Any] | None = None) -> list[Hold]:
+    """Of a row of `pipeline_lanes`, the step at which its iteration is, and a row of `health_cluster`."""
+    found, name, spec = [], lane["lane"], lane["spec"]
     if cluster is not None and cluster["state"] != "running":
         why = f": {cluster['reason']}" if cluster["reason"] else ""
-        return f"the cluster is {cluster['state']} by {cluster['by_whom']}{why}", "spar resume", cluster["at"]
-    if not lane["spec"]["enabled"]:
-        return "off: enabled = false", "set it to true in the lane file, then: spar lanes add FILE", None
-    if not lane["paused"]:
-        return None
-    reason = f": {lane['pause_reason']}" if lane["pause_reason"] else ""
-    return f"paused by {lane['paused_by']}{reason}", f"spar resume {lane['lane']}", lane["paused_at"]
+        itself = "; it goes on by itself when the cause is gone" if cluster["automatic"] else ""
+        what = f"the cluster is {cluster['state']} by {cluster['by_whom']}{why}"
+        found.append(Hold(what, f"spar resume{itself}", cluster["at"]))
+    if not spec["enabled"]:
+        found.append(Hold("off: enabled = false", "set it to true in the lane file, then: spar lanes add FILE"))
+    if lane["paused"]:
+        why = f": {lane['pause_reason']}" if lane["pause_reason"] else ""
+        found.append(Hold(f"paused by {lane['paused_by']}{why}", f"spar resume {name}", lane["paused_at"]))
+    by_hand = BY_HAND.get(step or "")
+    if by_hand is not None and by_hand not in spec["auto"]:
+        what = f"by hand: {by_hand} is not in the lane's auto"
+        found.append(Hold(what, f'add "{by_hand}" to auto in the lane file, then: spar lanes add FILE'))
+    return found
 
 
 def nodes(reader: Reader, readings: Any) -> list[dict[str, Any]]:

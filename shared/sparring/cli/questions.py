@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sparring.cli.common import AsJson, At, Data, Nats, Rows, footer, print_json, table, with_reader
+from sparring.cli.common import AsJson, At, Data, Nats, Rows, footer, print_json, say_unheard, table, with_reader
 from sparring.reader import Reader
+from sparring.report import unheard
 
 
 @dataclass(frozen=True)
 class Question:
-    """SQL over all services' tables, and the columns that people see."""
+    """SQL over all services' tables, and the columns that people see. `of_health`: true only while health beats."""
 
     sql: str
     columns: tuple[str, ...]
     empty: str
+    of_health: bool = False
 
 
 ALARMS = Question(
     "select * from health_alarms where $all or state = 'raised' order by raised_at desc",
     ("alarm", "about", "severity", "text", "remedy", "whose", "since", "times", "state"),
     "no alarms",
+    of_health=True,
 )
 DATASETS = Question(
     "select iteration, lane, dataset[:12] dataset, games, positions, new_games, new_positions, left_out, sealed_at "
@@ -47,18 +50,20 @@ def answer(
 ) -> None:
     """Asks and prints."""
 
-    async def ask(reader: Reader) -> Rows:
+    async def ask(reader: Reader) -> tuple[Rows, dict[str, Any] | None]:
+        silent = await unheard(reader) if question.of_health else None
         cursor = reader.projection.con.execute(question.sql, values) if values else None
         if cursor is None:
-            return reader.rows(question.sql)
+            return reader.rows(question.sql), silent
         names = [str(column[0]) for column in cursor.description or []]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()], silent
 
-    rows, as_of = with_reader(nats, data, at, ask)
+    (rows, silent), as_of = with_reader(nats, data, at, ask)
     if as_json:
-        print_json(as_of, **{name: rows})
+        print_json(as_of, **{name: rows}, **({"unheard": silent} if question.of_health else {}))
         return
     table(rows, question.columns, empty=question.empty)
+    say_unheard(silent)
     footer(as_of)
 
 

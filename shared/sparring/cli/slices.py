@@ -87,7 +87,9 @@ def replay(
     if words:
         from sparring.cli.app import build
 
-        build()([*words, "--data", str(file)], standalone_mode=False)
+        code = build()([*words, "--data", str(file)], standalone_mode=False)
+        if isinstance(code, int) and code:
+            raise typer.Exit(code)
         return
     log = SliceLog(file)
     kinds = Counter(type(one.fact).__name__ for raw in _all(log) if (one := heard(raw)) is not None)

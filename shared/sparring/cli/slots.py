@@ -36,7 +36,7 @@ def slots(context: typer.Context, nats: Nats = None, data: Data = None, at: At =
         return
 
     async def answer(reader: Reader) -> dict[str, Any]:
-        waiting = await ask(reader, "training-slots", "waits", at=at)
+        waiting = await ask(reader, "training-slots", "waits")
         return {
             "held": reader.rows(HELD),
             "waiting": [asdict(one) for one in waiting],

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sparring.cli import overview
-from sparring.cli.common import AsJson, At, Data, Nats, footer, print_json, table, with_reader
+from sparring.cli.common import AsJson, At, Data, Nats, footer, print_json, say_unheard, table, with_reader
 from sparring.reader import Reader
+from sparring.report import unheard
 
 LANE_COLUMNS = (
     "lane",
@@ -39,18 +40,19 @@ BALANCE = "select * from sync_balance order by lane"
 def status(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
     """Lanes, nodes, alarms and dead letters at one moment."""
 
-    async def ask(reader: Reader) -> tuple[Any, Any, Any]:
-        readings = {} if at else await reader.readings()
-        return overview.lanes(reader), overview.nodes(reader, readings), overview.counts(reader)
+    async def ask(reader: Reader) -> tuple[Any, Any, Any, Any]:
+        readings = await reader.readings()
+        return overview.lanes(reader), overview.nodes(reader, readings), overview.counts(reader), await unheard(reader)
 
-    (lanes_, nodes_, counts), as_of = with_reader(nats, data, at, ask)
+    (lanes_, nodes_, counts, unheard_), as_of = with_reader(nats, data, at, ask)
     if as_json:
-        print_json(as_of, lanes=lanes_, nodes=nodes_, **counts)
+        print_json(as_of, lanes=lanes_, nodes=nodes_, **counts, unheard=unheard_)
         return
     table(lanes_, LANE_COLUMNS, "Lanes", "none registered: spar lanes add FILE")
     table(nodes_, NODE_COLUMNS, "Nodes", "none joined: spar agent --nats URL")
     cluster = counts["cluster"] or "running"
     print(f"cluster {cluster}, {counts['alarms']} alarms, {counts['letters']} dead letters")
+    say_unheard(unheard_)
     footer(as_of)
 
 
@@ -72,7 +74,7 @@ def nodes(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson =
     """Each node: state, seats, what runs, load of the last beat (a reading: not kept, absent with --at)."""
 
     async def ask(reader: Reader) -> Any:
-        return overview.nodes(reader, {} if at else await reader.readings())
+        return overview.nodes(reader, await reader.readings())
 
     rows, as_of = with_reader(nats, data, at, ask)
     if as_json:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from sparring.cli import why_task
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, with_reader
-from sparring.cli.overview import held_back
-from sparring.errors import BadInput
+from sparring.cli.overview import Hold, held_back
+from sparring.errors import BadInput, CannotAnswer
+from sparring.questions import ask
 from sparring.reader import Reader
+from sparring.report import NODES, SILENT_S, beating
 
 CURRENT = "select * from pipeline_iterations where lane = ? order by number desc limit 1"
 RUNNING = """
@@ -21,13 +24,26 @@ DECISIONS = """
 select decided_at, gate, candidate, verdict, reason, statistics, pairs from lifecycle_gates
 where lane = ? and verdict is not null order by decided_at desc limit 3
 """
-DENIALS = (
-    'select kind, node, reason, actual, lim, "at" from orch_denials where lane in (?, \'\') order by "at" desc limit 3'
-)
-PRESSURE = "select name, level, depth, soft, hard from health_queues where lane = ? and level <> 'none' order by name"
+# what is said of the lane itself is not pushed out by what fifty nodes are told; a node that is gone is in nobody's way
+DENIALS = """
+select kind, node, reason, actual, lim, "at" from orch_denials left join health_nodes using (node)
+where lane in (?, '') and coalesce(state, '') not in ('lost', 'forgotten', 'retired')
+order by lane = '', "at" desc limit 3
+"""
+PRESSURE = """
+select name, level, depth, soft, hard from health_queues where lane in (?, '*') and level <> 'none' order by name
+"""
 CLOSED = """
 select iteration, outcome, reason, closed_at from pipeline_iterations where lane = ? and outcome is not null
 order by number desc limit 3
+"""
+ADMITTED = """
+select coalesce(sum(games), 0)::bigint games, coalesce(sum(positions), 0)::bigint positions from sync_batches
+where lane = ? and state in ('admitted', 'retired')
+"""
+UNUSABLE = """
+select state, reason, sum(games)::bigint games, max(changed_at) "at" from sync_batches
+where lane = ? and state in ('quarantined', 'lost') and changed_at >= ? group by all order by games desc limit 3
 """
 
 
@@ -40,42 +56,49 @@ def why(
 ) -> None:
     """Stage, since, what is awaited, from whom, until when; the last decisions with their numbers."""
 
-    async def ask(reader: Reader) -> tuple[str, dict[str, Any]]:
+    async def answer(reader: Reader) -> tuple[str, dict[str, Any], bool]:
         known = [row["lane"] for row in reader.rows("select lane from pipeline_lanes order by lane")]
         if name in known:
-            return "lane", await of_lane(reader, name, at)
-        task = await why_task.of_task(reader, name, at)
+            return "lane", await of_lane(reader, name), reader.past
+        task = await why_task.of_task(reader, name)
         if task is not None:
-            return "task", task
-        node = await why_task.of_node(reader, name, at)
+            return "task", task, reader.past
+        node = await why_task.of_node(reader, name)
         if node is not None:
-            return "node", node
+            return "node", node, reader.past
         nodes = [row["node"] for row in reader.rows("select node from health_nodes order by node")]
         raise BadInput(
             f"{name!r} is no lane, task or node; lanes: {', '.join(known) or 'none'}; nodes: {', '.join(nodes[:20]) or 'none'}; "
             "tasks: see spar tasks"
         )
 
-    (what, found), as_of = with_reader(nats, data, at, ask)
+    (what, found, past), as_of = with_reader(nats, data, at, answer)
     if as_json:
         print_json(as_of, **found)
         return
     say = {"lane": _say, "task": why_task.say_task, "node": why_task.say_node}[what]
-    say(found, asked_then=at is not None)
+    say(found, asked_then=past)
     footer(as_of)
 
 
-async def of_lane(reader: Reader, lane: str, at: str | None) -> dict[str, Any]:
+async def of_lane(reader: Reader, lane: str) -> dict[str, Any]:
     current = reader.rows(CURRENT, [lane])
-    readings = {} if at else await reader.readings()
-    up = sorted({one.data.service for one in readings.values() if hasattr(one.data, "service") and one.age_s < 15})
+    now = current[0] if current else None
+    begun = now is not None and now["stage"] != "closed"
     one = reader.rows("from pipeline_lanes where lane = ?", [lane])[0]
+    cluster = next(iter(reader.rows("from health_cluster")), None)
+    step = now["step"] if now else None
+    nodes = {row["state"]: row["n"] for row in reader.rows(NODES)}
     return {
         "lane": lane,
         "paused": one["paused"],
-        "held_back": held_back(one, next(iter(reader.rows("from health_cluster")), None)),
-        "now": current[0] if current else None,
-        "services_up": up,
+        "held_back": [asdict(hold) for hold in held_back(one, step, cluster)],
+        "now": now,
+        "admitted": reader.rows(ADMITTED, [lane])[0] if step == "games" else None,
+        "unusable": reader.rows(UNUSABLE, [lane, now["opened_at"]]) if begun and now else [],
+        "slot": await _slot(reader, lane) if step == "slot" else None,
+        "nodes": nodes,
+        "services_up": sorted(name for name, age_s in (await beating(reader)).items() if age_s < SILENT_S),
         "tasks": reader.rows(RUNNING, [lane]),
         "decisions": reader.rows(DECISIONS, [lane]),
         "denials": reader.rows(DENIALS, [lane]),
@@ -84,41 +107,76 @@ async def of_lane(reader: Reader, lane: str, at: str | None) -> dict[str, Any]:
     }
 
 
+async def _slot(reader: Reader, lane: str) -> dict[str, Any] | None:
+    """The lane's claim in the queue for training slots; None when it has none, or nobody can tell."""
+    try:
+        waits = await ask(reader, "training-slots", "waits")
+    except CannotAnswer:
+        return None
+    return next((asdict(one) for one in waits if one.lane == lane), None)
+
+
 def _say(found: dict[str, Any], *, asked_then: bool) -> None:
     now = found["now"]
+    # behind a closed iteration pipeline opens the next one
+    begun = now is not None and now["stage"] != "closed"
     if now is None:
         print(f"{found['lane']}: registered, no iteration yet")
     else:
         print(f"{now['iteration']}: {now['stage']}, since {cell(now['since'])}")
-    # behind a closed iteration pipeline opens the next one
-    begun = now is not None and now["stage"] != "closed"
-    owner = (begun and now["owner"]) or "pipeline"
-    up = "" if asked_then else (", which is up" if owner in found["services_up"] else ", WHICH IS NOT BEATING")
-    if found["held_back"]:
-        what, remedy, since = found["held_back"]
-        print(f"  held back  {what}" + (f", {cell(since)}" if since else ""))
-        print(f"  remedy     {remedy}")
+    for hold in (Hold(**one) for one in found["held_back"]):
+        print(f"  held back  {hold.what}" + (f", {cell(hold.since)}" if hold.since else ""))
+        print(f"  remedy     {hold.remedy}")
     if begun or not found["held_back"]:
-        print(f"  waits for  {(now['awaits'] or 'nothing') if begun else 'its next iteration'}")
-        print(f"  from       {owner}{up}")
-        print(f"  until      {cell(now['deadline_at']) if begun else 'the next tick'}")
+        _say_wait(found, now if begun else None, asked_then)
+    if not found["nodes"].get("healthy"):
+        known = ", ".join(f"{count} {state}" for state, count in found["nodes"].items())
+        print(f"  no node    can work: {known or 'none has joined'}; see spar nodes; spar agent --nats URL starts one")
     for task in found["tasks"]:
         print(f"  tasks      {task['n']} {task['kind']} {task['state']}")
     for queue in found["back_pressure"]:
         print(f"  pressure   {queue['name']} {queue['level']}: {cell(queue['depth'])} (soft {queue['soft']:.0f})")
     for denial in found["denials"]:
         limits = f"{denial['actual']:.2f} against {denial['lim']:.2f}"
-        print(
-            f"  denied     {denial['kind']} on {denial['node'] or 'any node'}: {denial['reason']}, {limits}, {cell(denial['at'])}"
-        )
+        where = denial["node"] or "any node"
+        print(f"  denied     {denial['kind']} on {where}: {denial['reason']}, {limits}, {cell(denial['at'])}")
     for gate in found["decisions"]:
-        print(
-            f"  decided    {gate['gate']} {gate['verdict']} ({gate['reason']}) {_numbers(gate['statistics'])} {cell(gate['decided_at'])}"
-        )
+        numbers = _numbers(gate["statistics"])
+        print(f"  decided    {gate['gate']} {gate['verdict']} ({gate['reason']}) {numbers} {cell(gate['decided_at'])}")
     for closed in found["closed"]:
         print(
             f"  closed     {closed['iteration']} {closed['outcome']}: {closed['reason']}, {cell(closed['closed_at'])}"
         )
+
+
+def _say_wait(found: dict[str, Any], now: dict[str, Any] | None, asked_then: bool) -> None:
+    """What is awaited, of whom, until when, and how far it is; `now` is None between two iterations."""
+    owner = (now and now["owner"]) or "pipeline"
+    up = "" if asked_then else (", which is up" if owner in found["services_up"] else ", WHICH IS NOT BEATING")
+    print(f"  waits for  {(now['awaits'] or 'nothing') if now else 'its next iteration'}")
+    print(f"  from       {owner}{up}")
+    print(f"  until      {cell(now['deadline_at']) if now else 'the next tick'}")
+    if now is None:
+        return
+    if found["admitted"] and now["min_games"] is not None:
+        games = max(0, found["admitted"]["games"] - now["games_before"])
+        positions = max(0, found["admitted"]["positions"] - now["positions_before"])
+        print(f"  has        {games} of {now['min_games']} new games, {positions} of {now['min_positions']} positions")
+    if now["stage"] == "collecting" and now["refused"]:
+        print(f"  refused    its last data set: {', '.join(_term(one) for one in now['refused'])}")
+    for one in found["unusable"]:
+        print(f"  {one['state']:<11}{one['games']} games since it was opened: {one['reason']}, {cell(one['at'])}")
+    if found["slot"]:
+        slot = found["slot"]
+        until = f", until {cell(slot['until'])}" if slot["until"] else ""
+        print(f"  slot       place {slot['place']} in the queue: {slot['why']}{until}; see spar slots")
+    if now["reason"] or (now["attempt"] or 1) > 1:
+        print(f"  attempt    {now['attempt'] or 1}" + (f": {now['reason']}" if now["reason"] else ""))
+
+
+def _term(one: dict[str, Any]) -> str:
+    limit = one.get("limit")
+    return f"{one['name']} {one['value']:.2f}" + (f" against {limit:.2f}" if limit is not None else "")
 
 
 def _numbers(statistics: dict[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ from sparring.envelope import recorded
 from sparring.errors import CannotAnswer
 from sparring.questions import ask
 from sparring.reader import Reader
+from sparring.report import SILENT_S, beating
 from sparring.subjects import CARRIED, Ref
 
 TASK = "select * from orch_tasks where task = ?"
@@ -25,6 +26,7 @@ RUNNING = """
 select task, kind, lane, state, attempt, coalesce(started_at, assigned_at) since from orch_tasks
 where node = ? and state in ('assigned', 'started') order by since
 """
+BREAKERS = "select * from health_breakers where node = ? and state <> 'closed' order by since"
 LATELY = """
 select task, kind, lane, state, reason, "seconds", ended_at from orch_tasks where node = ? and ended_at is not null
 order by ended_at desc limit 5
@@ -35,7 +37,7 @@ AWAITS = {
 }  # fmt: skip
 
 
-async def of_task(reader: Reader, task: str, at: str | None) -> dict[str, Any] | None:
+async def of_task(reader: Reader, task: str) -> dict[str, Any] | None:
     """Everything about one task; None when there is none of that name."""
     found = reader.rows(TASK, [task])
     if not found:
@@ -56,36 +58,35 @@ async def of_task(reader: Reader, task: str, at: str | None) -> dict[str, Any] |
     node = reader.rows(NODE, [row["node"]]) if row["node"] else []
     return {
         "task": row, "awaits": AWAITS[row["state"]], "owner": "selfplay-orch" if waits else row["node"],
-        "services_up": await up(reader, at), "node": node[0] if node else None, "denials": denials,
+        "services_up": await up(reader), "node": node[0] if node else None, "denials": denials,
         "timeout_s": spec.get("timeout_s"), "needs": {k: spec[k] for k in ("gpu", "memory_bytes", "disk_bytes") if spec.get(k)},
         "history": history,
     }  # fmt: skip
 
 
-async def of_node(reader: Reader, node: str, at: str | None) -> dict[str, Any] | None:
+async def of_node(reader: Reader, node: str) -> dict[str, Any] | None:
     """Everything about one node; None when none of that name joined."""
     found = reader.rows(NODE, [node])
     if not found:
         return None
-    readings = {} if at else await reader.readings()
+    readings = await reader.readings()
     beats = [one for one in readings.values() if isinstance(one.data, Heartbeat) and one.data.node == node]
     try:
-        answers = await ask(reader, "selfplay-orch", "denials", at=at, node=node)
-        now = {kind: vars(answer) | {"terms": ()} for kind, answer in answers.items()}
+        now, nobody = [vars(one) for one in await ask(reader, "selfplay-orch", "denials", node=node)], ""
     except CannotAnswer as error:
-        now = {"": {"allowed": False, "reason": str(error)}}
+        now, nobody = [], str(error)
     return {
         "node": found[0], "beat_s": round(beats[0].age_s, 1) if beats else None,
         "resources": beats[0].data.resources.model_dump() if beats else None,
-        "running": reader.rows(RUNNING, [node]), "would_take": now, "denials": reader.rows(OF_NODE, [node]),
-        "lately": reader.rows(LATELY, [node]), "services_up": await up(reader, at),
+        "running": reader.rows(RUNNING, [node]), "would_take": now, "nobody_knows": nobody,
+        "denials": reader.rows(OF_NODE, [node]), "breakers": reader.rows(BREAKERS, [node]),
+        "lately": reader.rows(LATELY, [node]), "services_up": await up(reader),
     }  # fmt: skip
 
 
-async def up(reader: Reader, at: str | None) -> list[str]:
+async def up(reader: Reader) -> list[str]:
     """Services that beat in the last 15 s; of a past moment nobody knows."""
-    readings = {} if at else await reader.readings()
-    return sorted({one.data.service for one in readings.values() if hasattr(one.data, "service") and one.age_s < 15})
+    return sorted(name for name, age_s in (await beating(reader)).items() if age_s < SILENT_S)
 
 
 def say_task(found: dict[str, Any], *, asked_then: bool) -> None:
@@ -142,13 +143,25 @@ def say_node(found: dict[str, Any], *, asked_then: bool) -> None:
         print(
             f"  runs       {task['kind']} {task['task']} attempt {task['attempt']}, {task['state']} {cell(task['since'])}"
         )
-    for kind, answer in found["would_take"].items():
-        if not kind:
-            print(f"  unknown    {answer['reason']}")
-        elif answer["allowed"]:
-            print(f"  takes      {kind}")
+    if row["misfit"]:
+        print(f"  misfit     {row['misfit']}: install the build of the services there")
+    for answer in found["would_take"]:
+        what = f"{answer['kind']} of {', '.join(answer['lanes'])}"
+        if answer["allowed"]:
+            print(f"  takes      {what}")
+        elif answer["unknown"]:
+            print(f"  unknown    {what}: {answer['reason']}")
         else:
-            print(f"  refuses    {kind}: {answer['reason']}, {answer['actual']:.2f} against {answer['limit']:.2f}")
+            print(f"  refuses    {what}: {answer['reason']}, {answer['actual']:.2f} against {answer['limit']:.2f}")
+    if not found["would_take"]:
+        print(f"  unknown    {found['nobody_knows']}" if found["nobody_knows"] else
+              "  takes      nothing: no lane that is on, not paused and not throttled has work for it")  # fmt: skip
+    for one in found["breakers"]:
+        print(f"  breaker    {one['state']} for the {one['times']}. time: {one['reason']}, until {cell(one['until'])}")
+    for denial in found["denials"]:
+        whose = f" of {denial['lane']}" if denial["lane"] else ""
+        print(f"  denied     {denial['kind']}{whose}: {denial['reason']}, {denial['actual']:.2f} against {denial['lim']:.2f}, "
+              f"{cell(denial['at'])}")  # fmt: skip
     for task in found["lately"]:
         why = f": {task['reason']}" if task["reason"] and task["state"] != "finished" else ""
         print(f"  lately     {task['kind']} {task['task']} {task['state']}{why}, {cell(task['ended_at'])}")

@@ -57,7 +57,7 @@ class Reading(Orders):
     async def question(self, service: str, name: str, at: str | int | None = None, **asked: Any) -> Any:
         """A service's own rules, asked of the log. Raises CannotAnswer when nobody can tell: no answer is no permission."""
         async with self.read(at) as reader:
-            return await ask(reader, service, name, at=None if at is None else str(at), **asked)
+            return await ask(reader, service, name, **asked)
 
     async def can_spawn(self, kind: str, node: str, at: str | int | None = None) -> Any:
         """Whether a task of the kind may be placed on the node now: `.allowed`, `.reason`, `.actual`, `.limit`, `.terms`."""
@@ -81,7 +81,7 @@ class Reading(Orders):
         """`score` with its parts, `cluster`, `nodes` by state, `pressure`, `thresholds`, and `issues`: everything open, each
         with `since`, `whose` it is and the `remedy`. Raises CannotAnswer while health has said nothing."""
         async with self.read(at) as reader:
-            found = report(reader)
+            found = await report(reader)
             if found["score"] is None:
                 raise CannotAnswer(f"health has given no score yet as of {reader.as_of.sequence}; is it running?")
             return {"as_of": reader.as_of.sequence, **found}

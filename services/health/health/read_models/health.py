@@ -28,7 +28,7 @@ from sparring.read_model import ReadModel, on
 TABLES = """
 create table if not exists health_nodes (
     node varchar primary key, boot varchar, state varchar, since timestamptz, ephemeral boolean, seats bigint,
-    cores double, memory_bytes bigint, gpus json, tags json, machine varchar, joined_at timestamptz
+    cores double, memory_bytes bigint, gpus json, tags json, machine varchar, joined_at timestamptz, misfit varchar
 );
 create table if not exists health_queues (
     queue varchar primary key, lane varchar, name varchar, level varchar, factor double, depth double, soft double,
@@ -54,18 +54,19 @@ create table if not exists health_letters (
 
 JOINED = """
 insert into health_nodes
-select node, boot, state, moment, ephemeral, seats, cores, memory, gpus, tags, machine, moment from (
+select node, boot, state, moment, ephemeral, seats, cores, memory, gpus, tags, machine, moment, misfit from (
     select data->>'$.node' node, arg_max(data->>'$.boot', sequence) boot,
         arg_max(case when (data->>'$.compatible')::boolean then 'healthy' else 'incompatible' end, sequence) state,
         max("at") moment, arg_max((data->>'$.ephemeral')::boolean, sequence) ephemeral,
         arg_max((data->>'$.seats')::bigint, sequence) seats, arg_max((data->>'$.cores')::double, sequence) cores,
         arg_max((data->>'$.memory_bytes')::bigint, sequence) memory, arg_max(data->'$.gpus', sequence) gpus,
-        arg_max(data->'$.tags', sequence) tags, arg_max(data->>'$.machine', sequence) machine
+        arg_max(data->'$.tags', sequence) tags, arg_max(data->>'$.machine', sequence) machine,
+        arg_max(coalesce(data->>'$.misfit', ''), sequence) misfit
     from facts where type = 'NodeJoined' group by 1
 )
 on conflict (node) do update set boot = excluded.boot, ephemeral = excluded.ephemeral, seats = excluded.seats,
     cores = excluded.cores, memory_bytes = excluded.memory_bytes, gpus = excluded.gpus, tags = excluded.tags,
-    machine = excluded.machine, joined_at = excluded.joined_at
+    machine = excluded.machine, joined_at = excluded.joined_at, misfit = excluded.misfit
 """
 
 STATES = """
@@ -185,7 +186,7 @@ LETTER_FACTS = (
 
 HEALTH = ReadModel(
     "health",
-    2,
+    3,
     TABLES,
     [
         on(NodeJoined, sql=JOINED),

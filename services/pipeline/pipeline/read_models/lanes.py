@@ -29,7 +29,8 @@ create table if not exists pipeline_lanes (
 create table if not exists pipeline_iterations (
     iteration varchar primary key, lane varchar, number bigint, stage varchar, since timestamptz, awaits varchar,
     owner varchar, deadline_at timestamptz, games bigint, positions bigint, model varchar, outcome varchar,
-    reason varchar, opened_at timestamptz, closed_at timestamptz, attempt bigint, last_sequence bigint, shards json
+    reason varchar, opened_at timestamptz, closed_at timestamptz, attempt bigint, last_sequence bigint, shards json,
+    step varchar, min_games bigint, min_positions bigint, games_before bigint, positions_before bigint, refused json
 );
 """
 
@@ -52,35 +53,46 @@ from (
 where pipeline_lanes.lane = p.lane
 """
 
-# what a fact of each type leaves the iteration waiting for, and of whom
+# what a fact of each type leaves the iteration waiting for, and of whom; a stage that is tried again begins with its first step
 STEPS = """
-create table if not exists pipeline_steps (type varchar primary key, stage varchar, awaits varchar, owner varchar);
+create table if not exists pipeline_steps (
+    type varchar, again varchar, stage varchar, step varchar, awaits varchar, owner varchar, primary key (type, again)
+);
 insert or ignore into pipeline_steps values
-    ('IterationOpened', 'collecting', 'games to be played and admitted', 'selfplay-orch'),
-    ('QualityRefused', 'collecting', 'more games: the data was not good enough', 'selfplay-orch'),
-    ('CollectionFinished', 'exporting', 'the data set to be sealed', 'sync'),
-    ('ExportStarted', 'exporting', 'the export task', 'selfplay-orch'),
-    ('ExportFinished', 'training', 'a training slot', 'training-slots'),
-    ('TrainingAwaitsSlot', 'training', 'a training slot', 'training-slots'),
-    ('TrainingStarted', 'training', 'the training task', 'selfplay-orch'),
-    ('TrainingInterrupted', 'training', 'a training slot', 'training-slots'),
-    ('TrainingFinished', 'evaluating', 'the model to be registered', 'lifecycle'),
-    ('EvaluationStarted', 'evaluating', 'the gate''s verdict', 'lifecycle'),
-    ('IterationClosed', 'closed', null, null);
+    ('IterationOpened', '', 'collecting', 'games', 'games to be played and admitted', 'selfplay-orch'),
+    ('QualityRefused', '', 'collecting', 'games', 'more games: the data was not good enough', 'selfplay-orch'),
+    ('StageRetried', 'collecting', 'collecting', 'games', 'games to be played and admitted', 'selfplay-orch'),
+    ('CollectionFinished', '', 'exporting', 'seal', 'the data set to be sealed', 'sync'),
+    ('StageRetried', 'exporting', 'exporting', 'seal', 'the data set to be sealed', 'sync'),
+    ('ExportStarted', '', 'exporting', 'export', 'the export task', 'selfplay-orch'),
+    ('ExportFinished', '', 'training', 'slot', 'a training slot', 'training-slots'),
+    ('TrainingAwaitsSlot', '', 'training', 'slot', 'a training slot', 'training-slots'),
+    ('StageRetried', 'training', 'training', 'slot', 'a training slot', 'training-slots'),
+    ('TrainingStarted', '', 'training', 'train', 'the training task', 'selfplay-orch'),
+    ('TrainingInterrupted', '', 'training', 'slot', 'a training slot', 'training-slots'),
+    ('TrainingFinished', '', 'evaluating', 'register', 'the model to be registered', 'lifecycle'),
+    ('StageRetried', 'evaluating', 'evaluating', 'register', 'the model to be registered', 'lifecycle'),
+    ('EvaluationStarted', '', 'evaluating', 'gate', 'the gate''s verdict', 'lifecycle'),
+    ('IterationClosed', '', 'closed', null, null, null);
 """
 
 OPENED = """
-insert or ignore into pipeline_iterations (iteration, lane, number, opened_at, last_sequence)
-select data->>'$.iteration', data->>'$.lane', (data->>'$.number')::bigint, "at", 0 from facts where type = 'IterationOpened'
+insert or ignore into pipeline_iterations (
+    iteration, lane, number, opened_at, last_sequence, min_games, min_positions, games_before, positions_before
+)
+select data->>'$.iteration', data->>'$.lane', (data->>'$.number')::bigint, "at", 0, (data->>'$.min_new_games')::bigint,
+    (data->>'$.min_positions')::bigint, (data->>'$.games_before')::bigint, (data->>'$.positions_before')::bigint
+from facts where type = 'IterationOpened'
 """
 
 MOVED = """
-update pipeline_iterations set stage = m.stage, awaits = m.awaits, owner = m.owner, since = m.moment,
+update pipeline_iterations set stage = m.stage, step = m.step, awaits = m.awaits, owner = m.owner, since = m.moment,
     last_sequence = m.sequence
 from (
-    select data->>'$.iteration' iteration, arg_max_null(s.stage, sequence) stage, arg_max_null(s.awaits, sequence) awaits,
-        arg_max_null(s.owner, sequence) owner, arg_max_null("at", sequence) moment, max(sequence) sequence
-    from facts f join pipeline_steps s on s.type = f.type group by 1
+    select data->>'$.iteration' iteration, arg_max_null(s.stage, sequence) stage, arg_max_null(s.step, sequence) step,
+        arg_max_null(s.awaits, sequence) awaits, arg_max_null(s.owner, sequence) owner,
+        arg_max_null("at", sequence) moment, max(sequence) sequence
+    from facts f join pipeline_steps s on s.type = f.type and (s.again = '' or s.again = f.data->>'$.stage') group by 1
 ) m
 where pipeline_iterations.iteration = m.iteration
 """
@@ -118,41 +130,54 @@ update pipeline_iterations set model = data->>'$.model' from facts
 where type = 'TrainingFinished' and pipeline_iterations.iteration = data->>'$.iteration'
 """
 
-RETRIED = """
-update pipeline_iterations set attempt = r.attempt, reason = r.reason
+# a stage that is entered anew has no reason and is at its first attempt
+REASONS = """
+update pipeline_iterations set reason = r.reason, attempt = coalesce(r.attempt, pipeline_iterations.attempt)
 from (
-    select data->>'$.iteration' iteration, arg_max((data->>'$.attempt')::bigint, sequence) attempt,
-        arg_max(data->>'$.reason', sequence) reason
-    from facts where type in ('StageRetried', 'StageExtended', 'TrainingInterrupted') group by 1
+    select data->>'$.iteration' iteration, arg_max_null(data->>'$.reason', sequence) reason,
+        arg_max(case when type in ('StageRetried', 'TrainingInterrupted') then (data->>'$.attempt')::bigint
+            when type in ('StageExtended', 'IterationClosed') then null else 1 end, sequence) attempt
+    from facts where type in ('StageRetried', 'StageExtended', 'TrainingInterrupted', 'IterationOpened', 'CollectionFinished',
+        'ExportFinished', 'TrainingFinished', 'IterationClosed') group by 1
+) r
+where pipeline_iterations.iteration = r.iteration
+"""
+
+REFUSED = """
+update pipeline_iterations set refused = r.terms
+from (
+    select data->>'$.iteration' iteration, arg_max(data->'$.terms', sequence) terms
+    from facts where type = 'QualityRefused' group by 1
 ) r
 where pipeline_iterations.iteration = r.iteration
 """
 
 CLOSED = """
-update pipeline_iterations set outcome = data->>'$.outcome', reason = data->>'$.reason', closed_at = "at",
-    deadline_at = null
+update pipeline_iterations set outcome = data->>'$.outcome', closed_at = "at", deadline_at = null
 from facts where type = 'IterationClosed' and pipeline_iterations.iteration = data->>'$.iteration'
 """
 
 MOVES = (
     IterationOpened, QualityRefused, CollectionFinished, ExportStarted, ExportFinished, TrainingAwaitsSlot,
-    TrainingStarted, TrainingInterrupted, TrainingFinished, EvaluationStarted, IterationClosed,
+    TrainingStarted, TrainingInterrupted, TrainingFinished, EvaluationStarted, IterationClosed, StageRetried,
 )  # fmt: skip
+ENTERED = (IterationOpened, CollectionFinished, ExportFinished, TrainingFinished, IterationClosed)
 
 LOOP = ReadModel(
     "pipeline",
-    4,
+    5,
     TABLES + STEPS,
     [
         on(LaneRegistered, LaneEdited, sql=LANES),
         on(LanePaused, LaneResumed, sql=PAUSES),
         on(IterationOpened, sql=OPENED),
         on(*MOVES, sql=MOVED),
-        on(*MOVES, StageRetried, StageExtended, sql=DEADLINES),
+        on(*MOVES, StageExtended, sql=DEADLINES),
         on(CollectionFinished, sql=COLLECTED),
         on(ExportFinished, sql=EXPORTED),
         on(TrainingFinished, sql=TRAINED),
-        on(StageRetried, StageExtended, TrainingInterrupted, sql=RETRIED),
+        on(*ENTERED, StageRetried, StageExtended, TrainingInterrupted, sql=REASONS),
+        on(QualityRefused, sql=REFUSED),
         on(IterationClosed, sql=CLOSED),
     ],
 )

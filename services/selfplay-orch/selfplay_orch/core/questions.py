@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfplay_orch.core import admission
 from selfplay_orch.core.admission import Answer, first_no
@@ -68,9 +68,7 @@ def can_schedule(ctx: Context, *, kind: str, lane: str, seconds: float | None = 
     is expected to take. Raises BadInput for a lane that is not registered or offers no such kind."""
     look = Look(ctx)
     spec = spec_of(look, kind, lane)
-    needs = spec.needs.get(kind, KindNeeds())
-    wish = Wish(kind, lane, needs.gpu, needs.memory_bytes, needs.disk_bytes)
-    node, denial, _ = best_node(look, wish)
+    node, denial, _ = best_node(look, wish_of(kind, lane, spec))
     if denial is not None:
         return Slotting(False, "", denial.reason, denial.actual, denial.limit)
     known(look, node)
@@ -111,13 +109,50 @@ def spec_of(look: Look, kind: str, lane: str) -> LaneSpec:
     return spec
 
 
-def denials(ctx: Context, *, node: str, kinds: tuple[str, ...] = ()) -> dict[str, Answer]:
-    """What each kind would be told on the node now; '' as reason where it would be placed."""
+@dataclass(frozen=True)
+class OnNode:
+    """What a task of the kind for these lanes would be told on a node; `unknown`: nothing in the facts forbids it, and
+    nobody knows the node's disk, memory and CPU."""
+
+    kind: str
+    lanes: tuple[str, ...]
+    allowed: bool
+    reason: str = ""
+    actual: float = 0.0
+    limit: float = 0.0
+    unknown: bool = False
+
+
+def denials(ctx: Context, *, node: str) -> list[OnNode]:
+    """What tasks of each kind would be told on the node now, for every lane that may have some; lanes with the same answer
+    stand together. Raises BadInput for a node that never joined."""
     look = Look(ctx)
     if node not in look.all.nodes:
         raise BadInput(f"node = {node!r} never joined; there are: {', '.join(sorted(look.all.nodes)) or 'none'}")
-    found = {}
-    for kind in kinds or tuple(name for name in look.settings.kinds if name != "other"):
-        denial = first_no(look, Wish(kind), node, look.all.nodes[node])
-        found[kind] = Answer(True) if denial is None else Answer(False, denial.reason, denial.actual, denial.limit)
-    return found
+    found: dict[OnNode, list[str]] = {}
+    for name, lane in sorted(look.all.lanes.items()):
+        if lane.spec is None or not lane.spec.enabled or lane.paused:
+            continue
+        for kind in lane.spec.commands:
+            if kind in look.settings.kinds and (kind != "selfplay" or lane.iteration):
+                found.setdefault(_told(look, kind, name, lane.spec, node), []).append(name)
+    return [replace(answer, lanes=tuple(lanes)) for answer, lanes in found.items()]
+
+
+def _told(look: Look, kind: str, lane: str, spec: LaneSpec, node: str) -> OnNode:
+    throttle = look.all.lanes[lane].factor(kind)
+    if throttle <= 0:
+        return OnNode(kind, (), False, "back-pressure", 0.0, 0.0)
+    denial = first_no(look, wish_of(kind, lane, spec), node, look.all.nodes[node])
+    if denial is not None:
+        return OnNode(kind, (), False, denial.reason, denial.actual, denial.limit)
+    try:
+        known(look, node)
+    except CannotAnswer as error:
+        return OnNode(kind, (), False, str(error), unknown=True)
+    return OnNode(kind, (), True)
+
+
+def wish_of(kind: str, lane: str, spec: LaneSpec) -> Wish:
+    needs = spec.needs.get(kind, KindNeeds())
+    return Wish(kind, lane, needs.gpu, needs.memory_bytes, needs.disk_bytes)
