@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 
 from sparring.contracts.base import Fact
 from sparring.decider import Decider, Recorded
-from sparring.envelope import Envelope, derived_id, encode, recorded
-from sparring.errors import LogUnavailable, LostRace, NotTheOwner, RepeatedBatch
+from sparring.envelope import MOST_BYTES, Envelope, derived_id, encode, recorded
+from sparring.errors import LogUnavailable, LostRace, NotTheOwner, RepeatedBatch, TooLarge
 from sparring.faults import fault
 from sparring.log.interface import Expect, Log, Outgoing, Raw
 from sparring.subjects import CARRIED, Ref, ref_of
@@ -25,7 +25,9 @@ CARRY_EVERY = 500
 CARRY_SPAN = 200_000
 CACHED_STATES = 20_000
 ATTEMPTS = 50
+# an order that comes again is known for two weeks; of a busy entity (a pool whose slots are renewed every 30 s) the newest
 ORDERS_KEPT = timedelta(days=14)
+MOST_ORDERS = 20_000
 
 _ADAPTERS: dict[str, TypeAdapter[Any]] = {}
 Decision = Callable[[Mapping[Ref, Any]], Sequence[Fact]]
@@ -78,6 +80,8 @@ class EntityStore:
     def __init__(self, log: Log, *, carry_every: int = CARRY_EVERY, carry_span: int = CARRY_SPAN) -> None:
         self._log, self._carry_every, self._carry_span = log, carry_every, carry_span
         self._newest = 0
+        # entities whose state is too large for one message, and at how many facts it is tried again
+        self._too_large: dict[Ref, int] = {}
         self._states: OrderedDict[Ref, Loaded] = OrderedDict()
         self._locks: dict[Ref, asyncio.Lock] = {}
 
@@ -196,10 +200,10 @@ class EntityStore:
             if ref not in first_seen:
                 first_seen.add(ref)
                 expect = Expect(ref.pattern, loaded[ref].sequence)
-                if self._due(loaded[ref]):
-                    carried[len(batch)] = ref
-                    batch.append(self._carry(deciders[ref], ref, loaded[ref], because, expect))
-                    expect = None
+                carry = self._carry_if_due(deciders[ref], ref, loaded[ref], because, expect)
+                if carry is not None:
+                    carried[len(batch)], expect = ref, None
+                    batch.append(carry)
             # a lost race decides again, perhaps differently: ids of an attempt that was refused are free
             tried = "" if because.order else str(attempt)
             envelope = Envelope(
@@ -238,18 +242,36 @@ class EntityStore:
         for ref, state in states.items():
             self._keep(ref, state)
 
-    def _due(self, one: Loaded) -> bool:
-        """Whether the entity's state should be carried along with its next fact."""
+    def _carry_if_due(
+        self, decider: Decider[Any], ref: Ref, one: Loaded, because: Because, expect: Expect
+    ) -> Outgoing | None:
+        """The entity's state, where it should go along with its next fact. One that no message can hold is left out, and
+        whoever loads the entity reads more: nothing may keep a fact from being appended."""
         far = max(self._newest, one.sequence) - one.begin > self._carry_span
-        return one.since_carried >= self._carry_every or (one.since_carried > 0 and far)
+        due = one.since_carried >= self._carry_every or (one.since_carried > 0 and far)
+        if not due or one.since_carried < self._too_large.get(ref, 0):
+            return None
+        message = self._carry(decider, ref, one, because, expect)
+        if len(message.body) <= MOST_BYTES:
+            self._too_large.pop(ref, None)
+            return message
+        self._too_large[ref] = one.since_carried + self._carry_every
+        return None
 
     async def carry_forward(self, decider: Decider[Any], id: str, because: Because) -> Loaded:
-        """Appends the entity's state as one message, from which loading starts. Raises LogUnavailable, LostRace."""
+        """Appends the entity's state as one message, from which loading starts.
+
+        Raises LogUnavailable, LostRace, TooLarge when no message can hold it.
+        """
         ref = decider.ref(id)
         for _ in range(ATTEMPTS):
             loaded = await self._load(decider, ref, fresh=True)
             try:
                 message = self._carry(decider, ref, loaded, because, Expect(ref.pattern, loaded.sequence))
+                if len(message.body) > MOST_BYTES:
+                    raise TooLarge(
+                        f"the state of {ref.pattern} has {len(message.body):,} bytes, a message may have {MOST_BYTES:,}"
+                    )
                 await self._log.append([message], derived_id(str(ref), CARRIED, str(loaded.sequence)))
                 return loaded
             except (LostRace, RepeatedBatch):
@@ -258,9 +280,13 @@ class EntityStore:
 
     def _carry(self, decider: Decider[Any], ref: Ref, loaded: Loaded, because: Because, expect: Expect) -> Outgoing:
         oldest = (because.now - ORDERS_KEPT).isoformat()
+        orders = {id: kept for id, kept in loaded.orders.items() if kept[2] >= oldest}
+        if len(orders) > MOST_ORDERS:
+            newest = sorted(orders.items(), key=lambda one: one[1][1])[-MOST_ORDERS:]
+            orders = dict(newest)
         body = {
             "state": adapter_of(decider).dump_python(loaded.state, mode="json"),
-            "orders": {id: kept for id, kept in loaded.orders.items() if kept[2] >= oldest},
+            "orders": orders,
             "as_of": loaded.sequence,
         }
         id = derived_id(str(ref), CARRIED, str(loaded.sequence))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from sparring import entity_store
 from sparring.contracts.base import Fact
 from sparring.contracts.training_slots import SlotClaimed, SlotExpired, SlotReleased
 from sparring.decider import Decider, Recorded
@@ -17,7 +19,7 @@ from sparring.entity_store import Because, EntityStore
 from sparring.envelope import MOST_BYTES
 from sparring.errors import NotTheOwner, TooLarge
 from sparring.log import JetStreamLog, Log, MemoryLog, Outgoing
-from sparring.subjects import Ref
+from sparring.subjects import CARRIED, Ref
 from sparring.testing import at
 
 
@@ -183,6 +185,44 @@ async def test_states_are_carried_so_that_loading_is_short_and_equal(nc: Client)
     assert (await fresh.state(POOL, "main")).state == (await store.state(POOL, "main")).state
     repeated = await fresh.execute([(POOL, "main")], claim("again"), because("id-3", "order-3"))
     assert repeated.repeated
+
+
+async def test_a_state_that_no_message_can_hold_keeps_no_fact_from_being_appended(
+    nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is left out, tried again after as many facts, and carried once it has become smaller."""
+    monkeypatch.setattr(entity_store, "MOST_BYTES", 1_500)
+    log = JetStreamLog(nc)
+    store, carried = EntityStore(log, carry_every=10), []
+    monkeypatch.setattr(store, "_carry", lambda *told: carried.append(told[2].sequence) or carry(*told))
+    carry = EntityStore(log)._carry
+    for number in range(60):
+        await store.execute([(POOL, "main")], claim(f"holder-{number:020}"), because(f"c{number}"))
+    assert 3 <= len(carried) <= 6, "a state that is too large is not made anew for each fact"
+    sizes = [len(raw.body) for raw in await log.load(MAIN.subject(CARRIED))]
+    assert sizes and max(sizes) <= 1_500, "what fits is carried, and nothing else"
+    assert len((await EntityStore(log).state(POOL, "main")).state.holders) == 60
+    with pytest.raises(TooLarge, match=r"pool\.main\.> has"):
+        await store.carry_forward(POOL, "main", because("carried"))
+    for token in (await store.state(POOL, "main")).state.tokens[5:]:
+        released = SlotReleased(lane="hex", token=token, held_s=1)
+        await store.execute([(POOL, "main")], lambda _, one=released: [one], because(f"r{token}"))  # type: ignore[misc]
+    before = await log.last(MAIN.subject(CARRIED))
+    assert before > 60, "small again, it is carried again"
+    assert (await EntityStore(log).state(POOL, "main")).state == (await store.state(POOL, "main")).state
+
+
+async def test_of_a_busy_entity_the_newest_orders_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool whose slots are renewed every 30 s hears thousands of orders a day: their list may not outgrow a message."""
+    monkeypatch.setattr(entity_store, "MOST_ORDERS", 20)
+    log = MemoryLog()
+    store = EntityStore(log, carry_every=10)
+    for number in range(50):
+        await store.execute([(POOL, "main")], claim(f"h{number}"), because(f"c{number}", f"order-{number}"))
+    body = json.loads((await log.load(MAIN.subject(CARRIED)))[-1].body)
+    assert len(body["orders"]) == 20
+    again = await EntityStore(log).execute([(POOL, "main")], claim("again"), because("c49", "order-49"))
+    assert again.repeated and len((await EntityStore(log).state(POOL, "main")).state.holders) == 50
 
 
 async def test_an_entity_whose_facts_lie_far_apart_is_carried_forward_with_its_next_one(nc: Client) -> None:
