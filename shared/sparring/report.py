@@ -74,16 +74,14 @@ async def unheard(reader: Reader) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-async def report(reader: Reader) -> dict[str, Any]:
-    """`score` (None while health has said nothing), `cluster`, `nodes` by state, `issues`, `pressure`, `thresholds`;
-    `unheard` where all of that is but the last word of a service that is silent."""
+def report(reader: Reader) -> dict[str, Any]:
+    """`score` (None while health has said nothing), `cluster`, `nodes` by state, `issues`, `pressure`, `thresholds`."""
     score, cluster = reader.rows(SCORE), reader.rows(CLUSTER)
     return {
         "score": score[0] if score else None,
         "cluster": cluster[0] if cluster else {"state": "running"},
         "nodes": {row["state"]: row["n"] for row in reader.rows(NODES)},
         "issues": reader.rows(ISSUES),
-        "unheard": await unheard(reader),
         "pressure": reader.rows(PRESSURE),
         "thresholds": reader.rows(THRESHOLDS),
     }

@@ -14,7 +14,7 @@ from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json
 from sparring.contracts.readings import ServiceBeat
 from sparring.errors import BadInput
 from sparring.reader import Reader
-from sparring.report import SILENT_S, report
+from sparring.report import SILENT_S, report, unheard
 
 ISSUE_COLUMNS = ("kind", "about", "severity", "what", "since", "whose:owner", "remedy", "until")
 
@@ -23,7 +23,7 @@ def health(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
     """The score and its parts, the cluster's switch, and every open issue with since, owner and remedy."""
 
     async def ask(reader: Reader) -> dict[str, Any]:
-        return await report(reader)
+        return report(reader) | {"unheard": await unheard(reader)}
 
     found, as_of = with_reader(nats, data, at, ask)
     if as_json:

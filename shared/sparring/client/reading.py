@@ -24,7 +24,7 @@ from sparring.hearing import heard
 from sparring.log.archived import ArchivedLog
 from sparring.questions import ask
 from sparring.reader import Reader, log_identity
-from sparring.report import report
+from sparring.report import report, unheard
 from sparring.streams import LEASES
 from sparring.subjects import token
 
@@ -79,9 +79,10 @@ class Reading(Orders):
 
     async def health(self, at: str | int | None = None) -> dict[str, Any]:
         """`score` with its parts, `cluster`, `nodes` by state, `pressure`, `thresholds`, and `issues`: everything open, each
-        with `since`, `whose` it is and the `remedy`. Raises CannotAnswer while health has said nothing."""
+        with `since`, `whose` it is and the `remedy`; `unheard` (None: nothing) says that all of it is the last word of a health
+        that is silent. Raises CannotAnswer while health has said nothing."""
         async with self.read(at) as reader:
-            found = await report(reader)
+            found = report(reader) | {"unheard": await unheard(reader)}
             if found["score"] is None:
                 raise CannotAnswer(f"health has given no score yet as of {reader.as_of.sequence}; is it running?")
             return {"as_of": reader.as_of.sequence, **found}

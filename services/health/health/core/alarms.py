@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +25,11 @@ PERSON = "a person"
 # more lost nodes than that are one cause
 SINGLY = 10
 LEAST_HANDLED = 20
+# a lane whose engine fails verification plays on: its tasks succeed
+LEAST_JUDGED, MOST_UNUSABLE = 10, 0.1
+# states of a node that works, or will in a moment
+WORKING = ("healthy", "suspected")
+NOBODY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Cause:
 
 def causes(ctx: Context, picture: HealthPicture, beats: Heard, now: Parts, machines: Machines) -> Iterator[Cause]:
     yield from of_services(ctx, picture, beats, now)
-    yield from of_nodes(picture)
+    yield from of_nodes(ctx, picture)
     yield from of_readings(ctx, picture, beats, machines)
     yield from of_breakers(picture)
     yield from of_lanes(ctx, picture)
@@ -51,6 +57,11 @@ def of_services(ctx: Context, picture: HealthPicture, beats: Heard, now: Parts) 
     for name in now.silent:
         yield Cause(f"service-{name}", name, "critical", f"{name} does not beat",
                     f"start it: uv run --package {name} {name}")  # fmt: skip
+    for (name, replica), (beat, _) in beats.replicas.items():
+        if beat.stuck and name not in now.silent:
+            yield Cause(f"stuck-{name}-{token(replica)}", name, "critical",
+                        f"replica {replica} takes in no facts: {beat.stuck}",
+                        f"spar services; look into the log of {name}, mend the cause and restart it")  # fmt: skip
     newest = max((beat.position for beat, _ in beats.replicas.values()), default=0)
     for name, (beat, _) in beats.services().items():
         if name in now.silent:
@@ -69,7 +80,8 @@ def of_services(ctx: Context, picture: HealthPicture, beats: Heard, now: Parts) 
                         "spar dlq ls shows what they fail on")  # fmt: skip
 
 
-def of_nodes(picture: HealthPicture) -> Iterator[Cause]:
+def of_nodes(ctx: Context, picture: HealthPicture) -> Iterator[Cause]:
+    yield from _nobody_works(ctx, picture)
     by_state: dict[str, list[str]] = {"lost": [], "incompatible": [], "retired": []}
     for name, node in picture.all.nodes.items():
         if node.state in by_state:
@@ -83,10 +95,27 @@ def of_nodes(picture: HealthPicture) -> Iterator[Cause]:
                     f"start its agent, or spar nodes forget {name}")  # fmt: skip
     for name in by_state["incompatible"]:
         yield Cause(f"build-{token(name)}", name, "warning", f"node {name} runs another build: it gets no work",
-                    "install the same build there")  # fmt: skip
+                    f"spar why {name} names what differs; install the same build there")  # fmt: skip
     for name in by_state["retired"]:
         yield Cause(f"retired-{token(name)}", name, "note", f"node {name} is retired: it gets no work",
                     f"repair it and start its agent anew, or spar nodes forget {name}")  # fmt: skip
+
+
+def _nobody_works(ctx: Context, picture: HealthPicture) -> Iterator[Cause]:
+    """Lanes that want work, and for a minute no node that could do it: nothing else would say so once dead nodes are forgotten."""
+    wanting = [one for one in picture.all.lanes.values() if one.spec is not None and one.spec.enabled]
+    nodes = picture.all.nodes.values()
+    if not wanting or any(node.state in WORKING for node in nodes):
+        return
+    known = [node.since for node in nodes] + [one.registered_at for one in wanting]
+    since = max((at for at in known if at is not None), default=None)
+    if since is None or ctx.now < since + timedelta(seconds=NOBODY_S):
+        return
+    counted = Counter(node.state for node in nodes)
+    states = ", ".join(f"{count} {state}" for state, count in sorted(counted.items())) or "none has joined"
+    yield Cause(
+        "no-nodes", "nodes", "critical", f"no node can work: {states}", "spar nodes; start one: spar agent --nats URL"
+    )
 
 
 def of_readings(ctx: Context, picture: HealthPicture, beats: Heard, machines: Machines) -> Iterator[Cause]:
@@ -129,7 +158,8 @@ def of_breakers(picture: HealthPicture) -> Iterator[Cause]:
         streak = picture.all.streaks.get(id)
         why = f": {streak.reason}" if streak is not None and streak.reason else ""
         yield Cause(f"breaker-{token(id)}", about, "warning", f"the breaker of {about} opened {one.times} times in a row{why}",
-                    f"spar why {about.split()[0]}; spar tasks --state failed", "health")  # fmt: skip
+                    f"spar why {one.about.node}" if one.about.node else f"spar tasks --lane {one.about.lane}",
+                    "health")  # fmt: skip
     for id, recovery in picture.all.recoveries.items():
         if recovery.state == "escalated":
             about = recovery.task or recovery.node
@@ -147,6 +177,11 @@ def of_lanes(ctx: Context, picture: HealthPicture) -> Iterator[Cause]:
         if lane.deadline_at is not None and ctx.now > lane.deadline_at + late:
             yield Cause(f"overdue-{token(name)}", name, "critical", f"{lane.iteration} waits past its deadline",
                         f"spar why {name}")  # fmt: skip
+        bad = lane.usable.count(False)
+        if len(lane.usable) >= LEAST_JUDGED and bad > MOST_UNUSABLE * len(lane.usable):
+            yield Cause(f"unusable-{token(name)}", name, "critical",
+                        f"{bad} of its last {len(lane.usable)} batches are in quarantine or lost: {lane.unusable}",
+                        f"spar data; spar why {name}")  # fmt: skip
 
 
 def alarms(ctx: Context, picture: HealthPicture, now_true: Iterable[Cause]) -> Iterable[Append]:

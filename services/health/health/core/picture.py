@@ -63,6 +63,7 @@ from sparring.decider import Recorded
 from sparring.picture import StoredPicture
 
 PRODUCED_KEPT = 200
+JUDGED_KEPT = 50
 RECOVERED_KEPT = 200
 # a silence below it is well within any heartbeat limit that the settings allow
 DEFAULT_LIMIT_S = 20.0
@@ -70,7 +71,8 @@ DEFAULT_LIMIT_S = 20.0
 
 @dataclass
 class Lane:
-    """Depths of a lane's queues, in the queues' own units; `unstored` is a batch's node."""
+    """Depths of a lane's queues, in the queues' own units; `unstored` is a batch's node. `usable` says of the newest batches
+    whether they were admitted, `unusable` why the last one was not."""
 
     spec: LaneSpec | None = None
     positions: int = 0
@@ -83,6 +85,14 @@ class Lane:
     deadline_at: datetime | None = None
     iteration: str = ""
     produced: list[tuple[datetime, int]] = field(default_factory=list)
+    registered_at: datetime | None = None
+    usable: tuple[bool, ...] = ()
+    unusable: str = ""
+
+    def judged(self, usable: bool, reason: str = "") -> None:
+        """Whether a batch was admitted, or why it is in quarantine or lost."""
+        self.usable = (*self.usable, usable)[-JUDGED_KEPT:]
+        self.unusable = reason or self.unusable
 
 
 @dataclass
@@ -279,9 +289,14 @@ class HealthPicture(StoredPicture[Everything]):
             case BatchAdmitted(lane=lane, batch=batch, positions=positions):
                 self.lane(lane).pending.pop(batch, None)
                 self.lane(lane).positions += positions
-            case BatchQuarantined(lane=lane, batch=batch) | BatchLost(lane=lane, batch=batch):
+                self.lane(lane).judged(True)
+            case (
+                BatchQuarantined(lane=lane, batch=batch, reason=reason)
+                | BatchLost(lane=lane, batch=batch, proof=reason)
+            ):
                 self.lane(lane).pending.pop(batch, None)
                 self.lane(lane).unstored.pop(batch, None)
+                self.lane(lane).judged(False, reason)
             case DatasetSealed(lane=lane, iteration=iteration, new_positions=fresh):
                 self.lane(lane).consumed += fresh
                 self.lane(lane).sealed.add(iteration)
@@ -290,6 +305,7 @@ class HealthPicture(StoredPicture[Everything]):
         match recorded.fact:
             case LaneRegistered(lane=lane, spec=spec) | LaneEdited(lane=lane, spec=spec):
                 self.lane(lane).spec = spec
+                self.lane(lane).registered_at = self.lane(lane).registered_at or recorded.at
             case IterationOpened(lane=lane, iteration=name):
                 self.lane(lane).iteration = name
             case ExportFinished(lane=lane, iteration=name) | QualityRefused(lane=lane, iteration=name):
