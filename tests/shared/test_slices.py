@@ -12,22 +12,18 @@ import nats
 import pytest
 import pytest_asyncio
 import typer
-from nats.aio.client import Client
-from typer.testing import CliRunner
+from stories import spar, tell
 
-from sparring import clock
 from sparring.cli.app import build
 from sparring.contracts.base import Fact
-from sparring.contracts.health import AlarmRaised, ClusterSwitched, NodeJoined, NodeLost
+from sparring.contracts.health import AlarmRaised, NodeJoined, NodeLost
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.parts import Check
-from sparring.contracts.pipeline import IterationOpened, LanePaused, LaneRegistered, LaneResumed
+from sparring.contracts.pipeline import IterationOpened, LaneRegistered
 from sparring.contracts.settings import SETTINGS_ADOPTED
 from sparring.contracts.sync import BatchAdmitted, GamesRecorded
 from sparring.contracts.training_slots import SlotClaimed
-from sparring.decider import Decider
-from sparring.entity_store import Because, EntityStore
-from sparring.errors import BadInput, CannotAnswer
+from sparring.entity_store import EntityStore
 from sparring.log import JetStreamLog
 from sparring.log.slice import SliceLog
 from sparring.server import EmbeddedServer
@@ -43,27 +39,9 @@ READS = (
 PASSING = {"age_s", "behind_s", "up", "unheard"}
 
 
-def spar(*words: str) -> tuple[int, str]:
-    done = CliRunner().invoke(build(), list(words))
-    if isinstance(done.exception, BadInput | CannotAnswer):
-        return 2, json.dumps(str(done.exception))
-    return done.exit_code, done.output
-
-
 def words_of(read: str) -> list[str]:
     name, _, rest = read.partition(" '")
     return [*name.split(), *([rest.rstrip("'")] if rest else [])]
-
-
-async def tell(store: EntityStore, number: int, *facts: Fact) -> None:
-    """One decision: facts of one or more entities in one batch."""
-    deciders = {
-        (Decider(fact.owner, fact.entity, None, lambda state, _: state, state_type=type(None)), fact.id)
-        for fact in facts
-    }
-    entities = {decider.ref(id): (decider, id) for decider, id in deciders}
-    because = Because(source="test", now=clock.now(), id=f"story-{number}")
-    await store.execute(list(entities.values()), lambda _: list(facts), because)
 
 
 def joined(node: str) -> NodeJoined:
@@ -249,27 +227,6 @@ def test_the_log_of_a_past_moment_is_examined(url: str, tmp_path: Path) -> None:
     file = tmp_path / "all.parquet"
     spar("export", str(file), "--nats", url)
     assert spar("doctor", "--data", str(file))[0] == 0
-
-
-@pytest.mark.parametrize("how", ["off", "paused", "free", "switched"])
-async def test_why_a_lane_stands_still_names_the_person_or_the_file_that_holds_it_back(nc: Client, how: str) -> None:
-    store, url = EntityStore(JetStreamLog(nc)), nc.connected_url.geturl()
-    spec = {"name": "hex", "game": "hex", "commands": {"selfplay": ("x", "{job}", "{out}")}, "enabled": how != "off"}
-    await tell(store, 1, LaneRegistered(lane="hex", spec=LaneSpec.model_validate(spec)))
-    if how in ("paused", "free"):
-        await tell(store, 2, LanePaused(lane="hex", revision=1, by="anna", reason="the rig moves"))
-    if how == "free":
-        await tell(store, 3, LaneResumed(lane="hex", revision=2, by="anna"))
-    if how == "switched":
-        await tell(store, 4, ClusterSwitched(state="paused", before="running", revision=3, by="ben", reason="no power"))
-    why, lanes = [(await asyncio.to_thread(spar, *words, "--nats", url))[1] for words in (("why", "hex"), ("status",))]
-    said, remedy = {
-        "off": ("off: enabled = false", "spar lanes add FILE"),
-        "paused": ("paused by anna: the rig moves", "spar resume hex"),
-        "switched": ("the cluster is paused by ben: no power", "spar resume\n"),
-        "free": ("registered, no iteration yet", "its next iteration"),
-    }[how]
-    assert said in why and remedy in why
-    # a column of a table may break the sentence
-    assert how in ("free", "switched") or said[:12] in lanes
-    assert ("waits for" in why) == (how == "free")
+    # a script hears what the command found, also through replay
+    assert spar("replay", str(file), "doctor")[0] == 0
+    assert spar("replay", str(file), "slots")[0] == spar("slots", "--data", str(file))[0] != 0

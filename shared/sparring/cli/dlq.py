@@ -22,7 +22,7 @@ app = typer.Typer(help="Dead letters: nothing fails in silence, nothing is ever 
 OPEN = ("pending", "redriven", "abandoned")
 GROUPS = """
 select fingerprint "group", consumer, any_value(exception) exception, count(*) letters,
-    count(*) filter (state in ('pending', 'abandoned')) waiting, count(*) filter (state = 'recovered') recovered,
+    count(*) filter (state in ('pending', 'redriven', 'abandoned')) waiting, count(*) filter (state = 'recovered') recovered,
     count(*) filter (state = 'abandoned') abandoned, count(*) filter (state = 'discarded') discarded,
     min(recorded_at) first, max(recorded_at) last, any_value(reason) reason
 from health_letters group by fingerprint, consumer order by last desc

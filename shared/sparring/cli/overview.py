@@ -131,7 +131,7 @@ def nodes(reader: Reader, readings: Any) -> list[dict[str, Any]]:
 def counts(reader: Reader) -> dict[str, Any]:
     """The numbers of the screen's last line."""
     row = reader.rows(
-        "select (select count(*) from health_letters where state in ('pending', 'abandoned')) letters, "
+        "select (select count(*) from health_letters where state in ('pending', 'redriven', 'abandoned')) letters, "
         "(select count(*) from health_alarms where state = 'raised') alarms, "
         "(select any_value(state) from health_cluster) cluster"
     )[0]

@@ -24,7 +24,7 @@ LANE_COLUMNS = (
 NODE_COLUMNS = ("node", "state", "since", "seats", "running", "kinds", "cpu", "gpu", "spooled", "beat_s:beat s")
 MODELS = """
 select m.lane, m.number, m.model, m.state, m.iteration, m.parent, m.registered_at, m.evidence,
-    g.pairs, g.statistics, g.verdict
+    g.pairs, g.most_pairs, g.statistics, g.verdict, g.reason
 from lifecycle_models m
 left join lifecycle_gates g on g.lane = m.lane and g.candidate = m.model and g.purpose = 'gate'
 order by m.lane, m.number
@@ -35,6 +35,13 @@ where baseline = '' and statistics is not null qualify row_number() over (
     partition by lane, candidate order by purpose = 'anchor' desc, decided_at desc) = 1
 """
 BALANCE = "select * from sync_balance order by lane"
+# games that nobody can use, or that lie on one node alone: why, where, and since when
+NOT_SAFE = """
+select b.lane, b.state, b.reason, b.node, coalesce(n.state, 'unknown') node_state, sum(b.games)::bigint games,
+    count(*) batches, min(b.changed_at) since
+from sync_batches b left join health_nodes n using (node) where b.state in ('recorded', 'quarantined', 'lost')
+group by b.lane, b.state, b.reason, b.node, n.state order by b.state <> 'recorded', games desc limit 20
+"""
 
 
 def status(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
@@ -95,8 +102,7 @@ def models(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
             rating = rated.get((row["lane"], row["model"]))
             row["elo"], row["elo_sigma"] = (rating.elo, rating.sigma) if rating else (None, None)
             row["elo_text"] = rating.text if rating else None
-            gate = row["statistics"] or {}
-            row["gate"] = f"{row['verdict']} {gate.get('elo', 0):+.0f}" if row["verdict"] else None
+            row["gate"] = _gate(row)
             anchor = anchors.get((row["lane"], row["model"]))
             row["above_generation0"] = anchor["statistics"] if anchor else None
             row["anchor"] = _anchor(anchor)
@@ -114,6 +120,18 @@ def models(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
     footer(as_of)
 
 
+def _gate(row: dict[str, Any]) -> str | None:
+    """The verdict with its Elo, its pairs and its reason; how far the gate is while it plays."""
+    if row["pairs"] is None:
+        return None
+    pairs = f"{row['pairs']} of at most {row['most_pairs']} pairs"
+    if not row["verdict"]:
+        return f"plays: {pairs}"
+    if not row["statistics"]:
+        return f"{row['verdict']}: {row['reason']}"
+    return f"{row['verdict']} {row['statistics']['elo']:+.0f}: {row['reason']}, {pairs}"
+
+
 def _anchor(row: dict[str, Any] | None) -> str | None:
     if row is None:
         return None
@@ -122,18 +140,22 @@ def _anchor(row: dict[str, Any] | None) -> str | None:
 
 
 def data(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
-    """Is the data safe: per lane, produced = admitted + held + moving + quarantined + lost, in games."""
+    """Is the data safe: per lane, produced = admitted + held + moving + quarantined + lost, in games; below it what is held
+    by one node alone, in quarantine or lost, with the reason."""
 
     async def ask(reader: Reader) -> Any:
-        return reader.rows(BALANCE)
+        return reader.rows(BALANCE), reader.rows(NOT_SAFE)
 
-    rows, as_of = with_reader(nats, data, at, ask)
+    (rows, unsafe), as_of = with_reader(nats, data, at, ask)
     for row in rows:
         parts = sum(row[part] or 0 for part in ("admitted", "held", "moving", "quarantined", "lost"))
         row["balanced"] = parts == row["produced"]
     if as_json:
-        print_json(as_of, lanes=rows, balanced=all(row["balanced"] for row in rows))
+        print_json(as_of, lanes=rows, balanced=all(row["balanced"] for row in rows), not_safe=unsafe)
         return
     columns = ("lane", "produced", "admitted", "held", "moving", "quarantined", "lost", "balanced")
     table(rows, columns, empty="no games yet")
+    if unsafe:
+        table(unsafe, ("lane", "state", "games", "batches", "node", "node_state:the node is", "since", "reason"),
+              "On one node alone (recorded), in quarantine, or lost")  # fmt: skip
     footer(as_of)

@@ -165,7 +165,9 @@ def _say_wait(found: dict[str, Any], now: dict[str, Any] | None, asked_then: boo
     if now["stage"] == "collecting" and now["refused"]:
         print(f"  refused    its last data set: {', '.join(_term(one) for one in now['refused'])}")
     for one in found["unusable"]:
-        print(f"  {one['state']:<11}{one['games']} games since it was opened: {one['reason']}, {cell(one['at'])}")
+        print(
+            f"  unusable   {one['games']} games, {one['state']} since it was opened: {one['reason']}, {cell(one['at'])}"
+        )
     if found["slot"]:
         slot = found["slot"]
         until = f", until {cell(slot['until'])}" if slot["until"] else ""

@@ -22,7 +22,7 @@ create table if not exists lifecycle_models (
 create table if not exists lifecycle_gates (
     gate varchar primary key, lane varchar, purpose varchar, candidate varchar, baseline varchar, state varchar,
     verdict varchar, reason varchar, counts json, statistics json, pairs bigint, opened_at timestamptz,
-    decided_at timestamptz
+    decided_at timestamptz, most_pairs bigint
 );
 create table if not exists lifecycle_matches (
     gate varchar, task varchar, lane varchar, purpose varchar, candidate varchar, baseline varchar, counts json,
@@ -59,7 +59,8 @@ where lifecycle_models.lane = c.lane and lifecycle_models.model = c.model
 OPENED = """
 insert or ignore into lifecycle_gates
 select data->>'$.gate', data->>'$.lane', coalesce(data->>'$.purpose', 'gate'), data->>'$.candidate',
-    data->>'$.baseline', 'open', null, null, null, null, 0, "at", null
+    data->>'$.baseline', 'open', null, null, null, null, 0, "at", null,
+    coalesce(data->>'$.rules.max_pairs', data->>'$.pairs')::bigint
 from facts where type in ('GateOpened', 'MeasurementOpened')
 """
 
@@ -97,7 +98,7 @@ on conflict (lane) do update set weight = excluded.weight, terms = excluded.term
 
 MODELS = ReadModel(
     "lifecycle",
-    1,
+    2,
     TABLES,
     [
         on(ModelRegistered, sql=REGISTERED),
