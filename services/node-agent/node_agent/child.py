@@ -56,8 +56,8 @@ class Child:
         """The result line. Raises TaskFailure when there is none, the exit code is not 0, or time is up."""
         errors = self._folder / "stderr.log"
         self._process = process = await self._start(errors)
-        self.on_started()
         try:
+            self.on_started()
             async with asyncio.timeout(timeout_s):
                 result = await self._listen(process, on_progress)
                 code = await process.wait()

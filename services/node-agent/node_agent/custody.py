@@ -38,14 +38,21 @@ class Custody:
         return [one for one in found if not one.name.startswith(".")]
 
     def keep(self, record: RecordGames, path: Path, correlation: str = "") -> Path:
-        """Moves a batch into custody and has it recorded: both are on disk before the task is said to be done."""
+        """Moves a batch into custody and has it recorded: both are on disk before the task is said to be done.
+
+        All or nothing: raises OSError when the disk is full, and holds nothing that nobody would ever ask for.
+        """
         self._folder.mkdir(exist_ok=True)
         target, label = self._file(record.batch), self._label(record.batch)
-        label.write_text(record.model_dump_json())
-        os.replace(path, target)
-        for one in (target, label, self._folder):
-            _synced(one)
-        self._record(record, correlation)
+        try:
+            label.write_text(record.model_dump_json())
+            os.replace(path, target)
+            for one in (target, label, self._folder):
+                _synced(one)
+            self._record(record, correlation)
+        except OSError:
+            self.release(record.batch)
+            raise
         return target
 
     def _record(self, record: RecordGames, correlation: str = "") -> None:

@@ -57,7 +57,13 @@ class Orders:
                 await asyncio.sleep(0.5)
                 continue
             for message in messages:
-                await self._on_order(message)
+                try:
+                    await self._on_order(message)
+                # it comes again after its ack_wait; an agent that is deaf from here on would keep its node's seats
+                except Exception:
+                    agent.log.error(
+                        "an order could not be obeyed; it comes again", subject=message.subject, exc_info=True
+                    )
 
     async def _on_order(self, message: Msg) -> None:
         agent = self._agent
@@ -88,11 +94,12 @@ class Orders:
         agent, running = self._agent, Running(order)
         if order.boot != agent.boot or running.key in self._known or agent.draining:
             return
+        # first: what could not be written down was not begun
+        agent.running.note(running)
         self._known[running.key] = None
         while len(self._known) > KNOWN:
             del self._known[next(iter(self._known))]
         agent.running[running.key] = running
-        agent.running.note(running)
         agent.go(run_task(agent, running))
 
     def halt(self, reason: str) -> None:

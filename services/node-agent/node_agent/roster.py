@@ -53,6 +53,7 @@ class Roster(dict[str, Running]):
         self._folder = folder
 
     def note(self, running: Running) -> None:
+        """Writes it down. Raises OSError, and leaves what stood there, when the disk is full."""
         self._folder.mkdir(exist_ok=True)
         pid = running.child.pid if running.child else None
         order = running.order
@@ -60,8 +61,12 @@ class Roster(dict[str, Running]):
                   "machine_boot": family.machine_boot(),
                   "started": family.started_at(pid) if pid else None}  # fmt: skip
         draft = self._folder / f".{running.key}.tmp"
-        draft.write_text(json.dumps(record))
-        os.replace(draft, self._folder / f"{running.key}.json")
+        try:
+            draft.write_text(json.dumps(record))
+            os.replace(draft, self._folder / f"{running.key}.json")
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
     def forget(self, running: Running) -> None:
         self.pop(running.key, None)
