@@ -3,70 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-import structlog
-from agent_node import GOOD, alive
+from agent_node import alive
+from node_here import full, node, task
 from structlog.testing import capture_logs
 
 from node_agent import orders, work
 from node_agent.child import Child
-from node_agent.custody import Custody
-from node_agent.limits import Cgroups, Limits, Places
+from node_agent.limits import Limits
 from node_agent.orders import Orders
-from node_agent.roster import Roster, Running
-from node_agent.settings import parse
+from node_agent.roster import Running
 from node_agent.work import run_task
 from sparring import clock
 from sparring.contracts.node_agent import StartTask
-from sparring.contracts.parts import TaskSpec
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskStarted
 from sparring.contracts.sync import RecordGames
 from sparring.envelope import encode_order
 from sparring.testing import eventually
-
-
-def full(*_: Any, **__: Any) -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
-class Spool:
-    """Takes what is put while `room` says so; everything is seen at once."""
-
-    def __init__(self) -> None:
-        self.said, self.room = list[Any](), lambda order: True
-
-    def put(self, order: Any, **_: Any) -> asyncio.Event:
-        if not self.room(order):
-            full()
-        self.said.append(order)
-        seen = asyncio.Event()
-        seen.set()
-        return seen
-
-
-def node(folder: Path) -> Any:
-    """What a task needs of its agent."""
-    log, spool = structlog.get_logger(), Spool()
-    settings = parse(["--node", "n1", "--nice", "0", "--data", str(folder)], {})
-    agent: Any = SimpleNamespace(
-        settings=settings, folder=folder, boot="b", draining=False, log=log, spool=spool, cgroups=Cgroups(None),
-        running=Roster(folder / "tasks"), places=Places((0,), 0), beats=SimpleNamespace(progressed=lambda *_: None),
-        custody=Custody(folder / "games", "n1", None, spool, log), nc=None,  # type: ignore[arg-type]
-    )  # fmt: skip
-    return agent
-
-
-def task(folder: Path, program: str = GOOD, kind: str = "selfplay") -> StartTask:
-    file = folder / "program.py"
-    file.write_text(program)
-    spec = TaskSpec(kind=kind, lane="hex", seed=1, argv=("python", str(file), "{job}", "{out}"), timeout_s=60)
-    return StartTask(node="n1", boot="b", task="t", attempt=1, spec=spec)
 
 
 async def test_an_outcome_waits_for_room_on_the_disk_that_its_own_folder_makes(

@@ -151,9 +151,8 @@ class Agent:
         self.draining, end = True, time.monotonic() + self.settings.grace_s
         goes = self.goes or self.settings.ephemeral
         evacuating = asyncio.create_task(self._evacuate()) if goes else None
-        for key, one in list(self.running.items()):
+        for key in list(self.running):
             self.orders.stop(key, "the node drains", self.settings.grace_s)
-            one.cancelled = "the node drains"
 
         def held() -> bool:
             return bool(self.running) or (goes and bool(self.custody.batches()))

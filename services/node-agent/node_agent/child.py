@@ -58,6 +58,8 @@ class Child:
         self._process = process = await self._start(errors)
         try:
             self.on_started()
+            if self.stopped:
+                raise TaskFailure(f"told to stop before it ran ({self.stopped})")
             async with asyncio.timeout(timeout_s):
                 result = await self._listen(process, on_progress)
                 code = await process.wait()

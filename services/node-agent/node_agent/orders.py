@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import nats.errors
 from nats.aio.msg import Msg
 
-from node_agent.child import Child
 from node_agent.roster import Running
 from node_agent.trouble import TROUBLE
 from node_agent.work import run_task
@@ -108,20 +107,26 @@ class Orders:
             self.stop(key, f"halted: {reason}", 0.0)
 
     def stop(self, key: str, reason: str, grace_s: float) -> None:
-        """A SIGTERM and the grace time to write what there is; without grace the end."""
+        """A SIGTERM and the grace time to write what there is, and as long again to store it; without grace the end.
+
+        What has no program yet, or none any more, stops as well: no input is waited for.
+        """
         running = self._agent.running.get(key)
         if running is None:
             return
-        running.cancelled = reason
-        if running.child is None:
-            return
+        running.stop(reason)
         if grace_s <= 0:
-            running.child.kill(reason)
+            running.over.set()
+            if running.child is not None:
+                running.child.kill(reason)
             return
-        running.child.terminate(reason)
-        self._agent.go(self._kill_later(running.child, grace_s))
+        if running.child is not None:
+            running.child.terminate(reason)
+        self._agent.go(self._end_later(running, grace_s))
 
-    async def _kill_later(self, child: Child, grace_s: float) -> None:
+    async def _end_later(self, running: Running, grace_s: float) -> None:
         await asyncio.sleep(grace_s)
-        if child.pid:
-            child.kill("the grace time is over")
+        if running.child is not None and running.child.pid:
+            running.child.kill("the grace time is over")
+        await asyncio.sleep(grace_s)
+        running.over.set()

@@ -7,7 +7,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, li
     spec, out = running.order.spec, folder / "out"
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     out.mkdir(parents=True)
-    async with fetched(agent, running) as inputs:
+    async with _guarded(agent, running), fetched(agent, running) as inputs:
         job = folder / "job.json"
         job.write_text(json.dumps(job_of(agent.settings.node, running.order, inputs)))
         argv = [part.replace("{job}", str(job)).replace("{out}", str(out)) for part in spec.argv]
@@ -106,8 +107,22 @@ async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, li
         return result, await _taken_in(agent, running, out, result)
 
 
+@asynccontextmanager
+async def _guarded(agent: Agent, running: Running) -> AsyncIterator[None]:
+    """Exclusive work holds its right from the first input to the last file that is stored; without it the task is stopped."""
+    if not running.order.spec.exclusive:
+        yield
+        return
+    guard = asyncio.create_task(agent.guard(running))
+    try:
+        yield
+    finally:
+        # one that went on would keep the slot of a task that has ended
+        await ended(guard)
+
+
 async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) -> Result:
-    """The program under its limits, on its cores and cards, under the guard of its slot."""
+    """The program under its limits, on its cores and cards."""
     spec, settings = running.order.spec, agent.settings
     env = THREADS | {"TRACEPARENT": telemetry.current_traceparent()}
     if running.cancelled:
@@ -117,13 +132,11 @@ async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) ->
         limits = Limits(settings.nice, spec.memory_bytes, cores, cards, cgroup)
         running.child = Child(argv, folder, env, limits, running.mark)
         running.child.on_started = lambda: _noted(agent, running)
-        guard = asyncio.create_task(agent.guard(running)) if spec.exclusive else None
         try:
             return await running.child.run(spec.timeout_s, lambda done, of: agent.beats.progressed(running, done, of))
         finally:
-            if guard is not None:
-                # one that went on would keep the slot of a task that has ended
-                await ended(guard)
+            # its process id may be another's by the time that the task is told to stop
+            running.child = None
             agent.cgroups.drop(cgroup)
 
 
@@ -169,21 +182,25 @@ async def _taken_in(agent: Agent, running: Running, out: Path, result: Result) -
         if running.order.spec.kind == "selfplay" and artifact.role == "games":
             await _record_games(agent, running, path, artifact, result)
         else:
-            await agent.cache.keep(path, sha256)
-            artifact = artifact.model_copy(update={"url": await _stored(agent, path, sha256)})
+            artifact = artifact.model_copy(update={"url": await _stored(agent, running, path, sha256)})
         files.append(artifact)
     return files
 
 
-async def _stored(agent: Agent, path: Path, sha256: str) -> str:
-    delay = 0.5
+async def _stored(agent: Agent, running: Running, path: Path, sha256: str) -> str:
+    """The URL, as soon as the store takes it. Raises TaskFailure once the task is stopped and its grace is over."""
+    try:
+        await agent.cache.keep(path, sha256)
+    except OSError as error:
+        agent.log.warning("a result is not kept in the cache", file=path.name, error=str(error))
+    tries = 0
     while True:
         try:
-            return await agent.store.put(path, sha256)
-        except Transient as error:
+            return await running.unless(running.over, agent.store.put(path, sha256))
+        except (Transient, OSError) as error:
             agent.log.warning("a result waits for the store", file=path.name, error=str(error))
-            await asyncio.sleep(delay)
-            delay = min(30.0, delay * 2)
+            await running.unless(running.over, asyncio.sleep(doubled_s(AGAIN_S, tries, MOST_AGAIN_S)))
+            tries += 1
 
 
 async def _record_games(agent: Agent, running: Running, path: Path, artifact: Artifact, result: Result) -> None:
