@@ -15,7 +15,7 @@ from sparring.contracts.sync import RecordGames, ReportStored, ReportTransferFai
 from sparring.errors import Transient
 
 RECORDED = ("GamesRecorded", "GamesRefused")
-STORED = ("BatchStored", "BatchAdmitted", "BatchQuarantined", "BatchRetired")
+STORED = ("BatchStored", "BatchAdmitted", "BatchQuarantined", "BatchRetired", "GamesRefused")
 AT_ONCE = 3
 
 
@@ -88,7 +88,7 @@ class Custody:
 
     def _failed(self, order: UploadBatch, key: str, reason: str, *, missing: bool = False) -> None:
         report = ReportTransferFailed(batch=order.batch, grant=order.grant, reason=reason, missing=missing)
-        self._spool.put(report, key=key, attempt=0, names=("TransferFailed", *STORED))
+        self._spool.put(report, key=key, attempt=0, names=("TransferFailed", "BatchLost", *STORED))
 
     async def _bring(self, batch: str, sha256: str, bytes_per_s: int, key: str) -> None:
         path = self._file(batch)

@@ -15,8 +15,16 @@ from sparring.contracts.health import (
     NodePreemptionNoticed,
 )
 from sparring.contracts.pipeline import ExportFinished, IterationClosed, QualityRefused
-from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed, ShardsRetired
-from sparring.decider import Recorded
+from sparring.contracts.sync import (
+    BatchAdmitted,
+    BatchQuarantined,
+    BatchRef,
+    BatchRetired,
+    DatasetSealed,
+    GamesRefused,
+    ShardsRetired,
+)
+from sparring.decider import Recorded, replace
 from sparring.picture import StoredPicture
 from sync.core.batch import Batch, evolve
 from sync.core.quota import Quota
@@ -65,7 +73,10 @@ class Node:
 
 @dataclass
 class Everything:
+    """`open` are batches on their nodes or on their way, `lost` the newest that may be found again."""
+
     open: dict[str, Batch] = field(default_factory=dict)
+    lost: dict[str, Batch] = field(default_factory=dict)
     releasing: dict[str, Batch] = field(default_factory=dict)
     shelves: dict[str, Shelf] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -76,6 +87,8 @@ class Everything:
 
 RELEASING_KEPT = 200
 DOOMED_KEPT = 500
+# what a node that was cut off for long may bring back
+LOST_KEPT = 1_000
 
 
 class CustodyPicture(StoredPicture[Everything]):
@@ -116,7 +129,7 @@ class CustodyPicture(StoredPicture[Everything]):
 
     def _batch(self, recorded: Recorded) -> None:
         fact = recorded.fact
-        batch = evolve(self.all.open.get(fact.id, Batch()), recorded)
+        batch = evolve(self.all.open.get(fact.id) or self.all.lost.get(fact.id) or Batch(), recorded)
         match fact:
             case BatchAdmitted():
                 shelf = self.shelf(fact.lane)
@@ -126,14 +139,28 @@ class CustodyPicture(StoredPicture[Everything]):
                                                      games=fact.games, positions=fact.positions)  # fmt: skip
                 shelf.admitted_at[fact.batch] = recorded.at
                 self._release(fact.id, batch)
+            case BatchQuarantined() if batch.url:
+                self._release(fact.id, batch)
+            case GamesRefused():
+                self._release(fact.id, replace(batch, node=fact.node, sha256=fact.sha256))
             case BatchRetired():
                 self._retire(fact)
+        self._place(fact.id, batch)
+
+    def _place(self, name: str, batch: Batch) -> None:
         if batch.state in ("recorded", "granted"):
-            self.all.open[fact.id] = batch
+            self.all.open[name] = batch
         else:
-            self.all.open.pop(fact.id, None)
+            self.all.open.pop(name, None)
+        if batch.state == "lost":
+            self.all.lost[name] = batch
+            while len(self.all.lost) > LOST_KEPT:
+                del self.all.lost[next(iter(self.all.lost))]
+        else:
+            self.all.lost.pop(name, None)
 
     def _release(self, name: str, batch: Batch) -> None:
+        """The node's copy may go: the store has its content, admitted or quarantined, or it never counted."""
         self.all.releasing[name] = batch
         self.telling[name] = (None, 0)
         while len(self.all.releasing) > RELEASING_KEPT:
