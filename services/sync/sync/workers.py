@@ -30,10 +30,18 @@ async def reached(order: SealDataset, shell: Any) -> None:
 
 
 async def delete_retired(shell: Any) -> None:
-    """Deletes the bytes of retired batches; repeated after a crash, deleting twice changes nothing."""
+    """Deletes the bytes of retired batches; repeated after a crash, deleting twice changes nothing.
+
+    The store keeps equal content once, batches are kept by their cause: what another one needs stays.
+    """
     while not shell.stopping.is_set():
         failed, waiting = 0, shell.picture.undeleted
         for replica, url in list(waiting.items()) if shell.leads else ():
+            if shell.picture.reaches(url):
+                waiting.pop(replica, None)
+                continue
+            if shell.picture.expects(url):
+                continue
             try:
                 await shell.artifacts.delete(url)
             except (StoreUnavailable, OSError) as error:
