@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from sparring.artifacts import StoreUnavailable
 from sparring.contracts.parts import Artifact, Check
@@ -40,7 +42,7 @@ async def test_one_that_cannot_be_deleted_keeps_nobody_waiting_and_a_follower_de
 
     shell: Any = SimpleNamespace(
         stopping=stopping, leads=False, picture=picture, log=structlog.get_logger(),
-        artifacts=SimpleNamespace(delete=delete),
+        artifacts=SimpleNamespace(delete=delete), pause=asyncio.sleep,
     )  # fmt: skip
     sweeping = asyncio.create_task(delete_retired(shell))
     await asyncio.sleep(0)
@@ -73,6 +75,9 @@ class Sweeping:
 
     async def delete(self, url: str) -> None:
         self.deleted.append(url)
+
+    async def pause(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
     def hears(self, *facts: Any) -> None:
         for fact in facts:
@@ -143,3 +148,26 @@ async def test_shards_that_two_exports_made_alike_stay_until_both_are_spent() ->
     assert await one.looks() == []
     one.hears(spent.model_copy(update={"iteration": "hex-2"}))
     assert await one.looks() == [shard.url]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_half_uploads_are_swept_by_the_leader_whatever_the_store_said_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "HALF_UPLOADS", timedelta(milliseconds=6))
+    one, asked = Sweeping(), list[timedelta]()
+
+    async def sweep(older_than: timedelta) -> int:
+        asked.append(older_than)
+        if len(asked) == 1:
+            raise StoreUnavailable("u")
+        return 3
+
+    one.sweep = sweep  # type: ignore[attr-defined]
+    with capture_logs() as said:
+        sweeping = asyncio.create_task(workers.sweep_half_uploads(one))
+        await eventually(lambda: len(said) > 1, every_s=0.001)
+    one.stopping.set()
+    await sweeping
+    assert asked[0] == timedelta(milliseconds=6)
+    assert [said[0]["log_level"], said[1].get("uploads")] == ["warning", 3]

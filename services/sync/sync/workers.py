@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from datetime import timedelta
 from typing import Any
 
 from sparring.artifacts import StoreUnavailable
@@ -10,6 +10,8 @@ from sparring.contracts.sync import RecordGames, ReportStored, SealDataset
 from sparring.errors import ArtifactMissing
 
 SWEEP_S = 5.0
+# no upload is under way for so long: a grant's lease ends it
+HALF_UPLOADS = timedelta(hours=6)
 AT_ONCE_FAILED = 3
 
 
@@ -55,8 +57,18 @@ async def delete_retired(shell: Any) -> None:
                     break
                 continue
             waiting.pop(replica, None)
-        try:
-            async with asyncio.timeout(SWEEP_S):
-                await shell.stopping.wait()
-        except TimeoutError:
-            continue
+        await shell.pause(SWEEP_S)
+
+
+async def sweep_half_uploads(shell: Any) -> None:
+    """Deletes what uploads left whose process or connection died: no name leads to it, and nobody else ever would."""
+    while not shell.stopping.is_set():
+        if shell.leads:
+            try:
+                swept = await shell.artifacts.sweep(HALF_UPLOADS)
+            except (StoreUnavailable, OSError) as error:
+                shell.log.warning("half uploads could not be swept; it is tried again", error=str(error))
+            else:
+                if swept:
+                    shell.log.info("half uploads were swept", uploads=swept)
+        await shell.pause(HALF_UPLOADS.total_seconds() / 6)
