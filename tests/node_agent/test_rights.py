@@ -7,17 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 from node_here import full, node, task
 
-from node_agent import work
+from node_agent import agent, work
+from node_agent.agent import Agent
 from node_agent.cache import Cache
 from node_agent.orders import Orders
 from node_agent.roster import Running
+from node_agent.settings import parse
+from node_agent.slot import guard
 from node_agent.work import run_task
+from sparring import clock
 from sparring.artifacts import StoreUnavailable
 from sparring.contracts.parts import Artifact
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished
+from sparring.contracts.training_slots import PreemptionAsked
 from sparring.ending import ended
+from sparring.envelope import Envelope, encode
+from sparring.streams import EVENTS
 from sparring.testing import eventually
 
 MODEL = Artifact(name="model", role="model", sha256="a" * 64, bytes=1, url="u")
@@ -152,3 +160,30 @@ async def test_a_program_that_is_killed_before_it_runs_does_not_run(tmp_path: Pa
     await eventually(lambda: one.running.child)
     one.orders.stop("t-1", "the training slot is lost", 0.0)
     assert "the training slot is lost" in (await one.over()).reason
+
+
+async def test_who_has_no_program_yet_hears_that_it_is_asked_to_give_way(nc: Client, tmp_path: Path) -> None:
+    running, told = Running(task(tmp_path, kind="train", exclusive=True, slot_token=1)), list[tuple[str, float]]()
+    settings = parse(["--node", "n1"], {})
+    watching = asyncio.create_task(guard(nc, settings, running, lambda reason, grace_s: told.append((reason, grace_s))))
+    asked = PreemptionAsked(lane="hex", token=1, holder="h", by="me", reason="demo", grace_s=30, until=clock.now())
+    subject, headers, body = encode(asked, Envelope("asked", "test", clock.now()))
+    await nc.jetstream().publish("evt.test.first.one.Fact", b"{}", stream=EVENTS)
+    await nc.jetstream().publish(subject, body, headers=headers, stream=EVENTS)
+    await eventually(lambda: told)
+    assert told == [("asked to give way by me: demo", 30.0)]
+    await ended(watching)
+
+
+async def test_exclusive_work_whose_right_cannot_be_watched_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def breaks(*_: Any) -> None:
+        raise KeyError("token")
+
+    monkeypatch.setattr(agent, "guard", breaks)
+    one, stopped = Agent(parse(["--node", "n1", "--data", str(tmp_path)], {})), list[tuple[str, str, float]]()
+    one.nc = None  # type: ignore[assignment]
+    monkeypatch.setattr(one.orders, "stop", lambda *told: stopped.append(told))
+    await one.guard(Running(task(tmp_path, kind="train", exclusive=True)))
+    assert stopped == [("t-1", "its right can't be watched: KeyError: 'token'", 0.0)]

@@ -179,9 +179,13 @@ class Agent:
         task.add_done_callback(self._on_errand_done)
 
     async def guard(self, running: Running) -> None:
-        """Ends exclusive work whose right is gone."""
-        await guard(self.nc, self.settings, running,
-                    lambda reason, grace_s: self.orders.stop(running.key, reason, grace_s))  # fmt: skip
+        """Ends exclusive work whose right is gone, or can't be watched."""
+        try:
+            await guard(self.nc, self.settings, running,
+                        lambda reason, grace_s: self.orders.stop(running.key, reason, grace_s))  # fmt: skip
+        except Exception as error:
+            self.log.error("a task's right can't be watched", task=running.order.task, exc_info=True)
+            self.orders.stop(running.key, f"its right can't be watched: {type(error).__name__}: {error}", 0.0)
 
     def _on_errand_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
