@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
+import json
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import nats.errors
 from nats.js import JetStreamContext
+from nats.js.api import ObjectInfo
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
+from sparring import clock
 from sparring.errors import ArtifactMissing, BadInput, DependencyDown, HashMismatch
 from sparring.pace import Paced
 from sparring.streams import ARTIFACTS
 
 CHUNK = 1024 * 1024
+# a message that is on its way is waited for, and what was sent is purged
+TAKEN_BACK_S = 15.0
+# the folder may hold others' hidden files
+DRAFT = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}")
 
 
 class StoreUnavailable(DependencyDown):
@@ -49,6 +60,10 @@ class ArtifactStore(Protocol):
 
     async def delete(self, url: str) -> None:
         """Deletes the content; what is not there is deleted already."""
+        ...
+
+    async def sweep(self, older_than: timedelta) -> int:
+        """Deletes what uploads that were cut short left, unless something came within that time; returns how many."""
         ...
 
 
@@ -101,7 +116,7 @@ class JetStreamStore:
     """The object store `ARTIFACTS` of the NATS server: `nats://ARTIFACTS/<sha256>`."""
 
     def __init__(self, js: JetStreamContext, bucket: str = ARTIFACTS) -> None:
-        self._js, self._bucket = js, bucket
+        self._js, self._bucket, self._stream = js, bucket, f"OBJ_{bucket}"
         self._store: ObjectStore | None = None
 
     async def _objects(self) -> ObjectStore:
@@ -111,52 +126,99 @@ class JetStreamStore:
 
     async def put(self, path: Path, sha256: str, *, bytes_per_s: int = 0) -> str:
         url = f"nats://{self._bucket}/{sha256}"
-        try:
+        with self._answering(url):
             objects = await self._objects()
-            try:
-                known = await objects.get_info(sha256)
-                if known.size == path.stat().st_size:
+            with suppress(NotFoundError, ObjectNotFoundError):
+                if (await objects.get_info(sha256)).size == path.stat().st_size:
                     return url
-            except (NotFoundError, ObjectNotFoundError):
-                known = None
             with path.open("rb") as file:
-                await objects.put(sha256, Paced(file, bytes_per_s))  # type: ignore[arg-type]
-        except (nats.errors.Error, JetStreamError, TimeoutError) as error:
-            raise StoreUnavailable(f"{url}: {error!r}") from error
+                await self._put(objects, sha256, Paced(file, bytes_per_s))
         return url
+
+    @staticmethod
+    async def _put(objects: ObjectStore, sha256: str, file: Paced) -> None:
+        """One that is cancelled takes back what it had sent: nats-py does that for ordinary exceptions only."""
+        putting = asyncio.create_task(objects.put(sha256, file))  # type: ignore[arg-type]
+        try:
+            await asyncio.shield(putting)
+        finally:
+            if not putting.done():
+                file.cut()
+                putting.add_done_callback(_heard)
+                await asyncio.wait((putting,), timeout=TAKEN_BACK_S)
 
     async def get(self, url: str, to: Path) -> None:
         sha256 = _named(url)
-        try:
-            with _drafted(to) as file:
-                # into memory it would copy quadratically
-                await (await self._objects()).get(sha256, writeinto=file)  # type: ignore[arg-type]
-                file.flush()
-                found, _ = await asyncio.to_thread(sha256_of, Path(file.name))
-                if found != sha256:
-                    raise HashMismatch(f"{url} holds {found}")
-        except (NotFoundError, ObjectNotFoundError) as error:
-            raise ArtifactMissing(f"{url} is not in the store") from error
-        except (nats.errors.Error, JetStreamError, TimeoutError) as error:
-            raise StoreUnavailable(f"{url}: {error!r}") from error
+        with self._answering(url), self._there(url), _drafted(to) as file:
+            # into memory it would copy quadratically
+            await (await self._objects()).get(sha256, writeinto=file)  # type: ignore[arg-type]
+            file.flush()
+            found, _ = await asyncio.to_thread(sha256_of, Path(file.name))
+            if found != sha256:
+                raise HashMismatch(f"{url} holds {found}")
 
     async def digest(self, url: str) -> tuple[str, int]:
         sink = _Digest()
-        try:
+        with self._answering(url), self._there(url):
             await (await self._objects()).get(_named(url), writeinto=sink)  # type: ignore[arg-type]
-        except (NotFoundError, ObjectNotFoundError) as error:
-            raise ArtifactMissing(f"{url} is not in the store") from error
-        except (nats.errors.Error, JetStreamError, TimeoutError) as error:
-            raise StoreUnavailable(f"{url}: {error!r}") from error
         return sink.sha256, sink.bytes
 
     async def delete(self, url: str) -> None:
+        name = _named(url)
+        meta = f"$O.{self._bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+        with self._answering(url):
+            with suppress(NotFoundError, ObjectNotFoundError):
+                # first the tombstone: nobody may find a name whose content is half gone
+                await (await self._objects()).delete(name)
+            # there may be one that was cut short after its tombstone
+            try:
+                last = await self._js.get_last_msg(self._stream, meta)
+            except NotFoundError:
+                return
+            known = json.loads(last.data or b"{}")
+            if known.get("deleted"):
+                await self._purge(known["nuid"])
+                # last the tombstone itself, which costs the server memory for ever; not what was put meanwhile
+                await self._js.purge_stream(self._stream, seq=(last.seq or 0) + 1, subject=meta)
+
+    async def sweep(self, older_than: timedelta) -> int:
+        chunks, swept = f"$O.{self._bucket}.C.", 0
+        with self._answering(f"nats://{self._bucket}"):
+            objects = await self._objects()
+            info = await self._js.stream_info(self._stream, subjects_filter=f"{chunks}>")
+            sent = {one.removeprefix(chunks) for one in info.state.subjects or {}}
+            # afterwards: what was finished meanwhile has its name by now
+            with suppress(NotFoundError):
+                sent -= {one.nuid for one in await objects.list()}
+            for nuid in sent:
+                last = await self._js.get_last_msg(self._stream, chunks + nuid)
+                if last.time is not None and clock.now() - last.time >= older_than:
+                    await self._purge(nuid)
+                    swept += 1
+        return swept
+
+    async def _purge(self, nuid: str) -> None:
+        await self._js.purge_stream(self._stream, subject=f"$O.{self._bucket}.C.{nuid}")
+
+    @contextmanager
+    def _there(self, url: str) -> Iterator[None]:
         try:
-            await (await self._objects()).delete(_named(url))
-        except (NotFoundError, ObjectNotFoundError):
-            return
+            yield
+        except (NotFoundError, ObjectNotFoundError) as error:
+            raise ArtifactMissing(f"{url} is not in the store") from error
+
+    @contextmanager
+    def _answering(self, url: str) -> Iterator[None]:
+        try:
+            yield
         except (nats.errors.Error, JetStreamError, TimeoutError) as error:
             raise StoreUnavailable(f"{url}: {error!r}") from error
+
+
+def _heard(putting: asyncio.Task[ObjectInfo]) -> None:
+    """What is cut short may fail as it likes."""
+    if not putting.cancelled():
+        putting.exception()
 
 
 class FolderStore:
@@ -191,6 +253,18 @@ class FolderStore:
 
     async def delete(self, url: str) -> None:
         self._path(url).unlink(missing_ok=True)
+
+    async def sweep(self, older_than: timedelta) -> int:
+        return await asyncio.to_thread(self._sweep, older_than.total_seconds())
+
+    def _sweep(self, older_than_s: float) -> int:
+        swept, before = 0, time.time() - older_than_s
+        for draft in self._folder.glob(".*"):
+            with suppress(FileNotFoundError):
+                if DRAFT.fullmatch(draft.name) and draft.stat().st_mtime <= before:
+                    draft.unlink()
+                    swept += 1
+        return swept
 
 
 def copied(source: Path, target: Path, bytes_per_s: int = 0) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 
-from sparring.artifacts import ArtifactStore, open_store, sha256_of
+from sparring.artifacts import ArtifactStore, JetStreamStore, StoreUnavailable, open_store, sha256_of
 from sparring.errors import ArtifactMissing, BadInput, HashMismatch
+from sparring.testing import eventually
 
 
 @pytest_asyncio.fixture(params=["jetstream", "folder"])
@@ -52,6 +57,99 @@ async def test_content_under_a_wrong_name_is_refused(store: ArtifactStore, tmp_p
     with pytest.raises(HashMismatch):
         await store.get(url, tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+async def messages(nc: Client) -> int:
+    """What the bucket's stream holds, tombstones included."""
+    return (await nc.jetstream().stream_info("OBJ_ARTIFACTS")).state.messages
+
+
+@pytest.mark.parametrize("cut_at", [1, 2])
+async def test_a_deletion_that_was_cut_short_is_finished_by_the_next_one_and_leaves_nothing(
+    nc: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_at: int
+) -> None:
+    js = nc.jetstream()
+    store, purge, purges = JetStreamStore(js), js.purge_stream, 0
+    path, sha256 = made(tmp_path, "games", b"x" * 300_000)
+    url = await store.put(path, sha256)
+
+    async def purge_stream(name: str, **more: Any) -> bool:
+        nonlocal purges
+        purges += 1
+        if purges == cut_at:
+            raise TimeoutError
+        return await purge(name, **more)
+
+    monkeypatch.setattr(js, "purge_stream", purge_stream)
+    with pytest.raises(StoreUnavailable):
+        await store.delete(url)
+    assert await messages(nc) > 0
+    with pytest.raises(ArtifactMissing):
+        await store.get(url, tmp_path / "back")
+    await store.delete(url)
+    assert await messages(nc) == 0
+    assert await store.put(path, sha256) == url
+    assert await store.digest(url) == (sha256, 300_000)
+
+
+async def test_what_is_put_while_it_is_deleted_stays_whole(
+    nc: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    js = nc.jetstream()
+    store, purge, between = JetStreamStore(js), js.purge_stream, list[str]()
+    path, sha256 = made(tmp_path, "games", b"x" * 300_000)
+    url = await store.put(path, sha256)
+
+    async def purge_stream(name: str, *, subject: str, **more: Any) -> bool:
+        if ".M." in subject and not between:
+            between.append(subject)
+            await JetStreamStore(nc.jetstream()).put(path, sha256)
+        return await purge(name, subject=subject, **more)
+
+    monkeypatch.setattr(js, "purge_stream", purge_stream)
+    await store.delete(url)
+    assert between
+    assert await store.digest(url) == (sha256, 300_000)
+
+
+async def test_an_upload_that_is_called_off_takes_back_what_it_had_sent(nc: Client, tmp_path: Path) -> None:
+    store = JetStreamStore(nc.jetstream())
+    path, sha256 = made(tmp_path, "games", b"x" * 2_000_000)
+    # ten seconds
+    putting = asyncio.create_task(store.put(path, sha256, bytes_per_s=200_000))
+
+    async def begun() -> bool:
+        return await messages(nc) > 0
+
+    await eventually(begun)
+    putting.cancel()
+    await asyncio.wait((putting,))
+    assert putting.cancelled()
+    assert await messages(nc) == 0
+
+
+async def test_what_half_uploads_left_long_ago_is_swept_and_nothing_else(
+    store: ArtifactStore, nc: Client, tmp_path: Path
+) -> None:
+    assert await store.sweep(timedelta()) == 0
+    path, sha256 = made(tmp_path, "games", b"x" * 300_000)
+    url = await store.put(path, sha256)
+    js, home = nc.jetstream(), tmp_path / "store"
+    if isinstance(store, JetStreamStore):
+        for number in range(2):
+            await js.publish("$O.ARTIFACTS.C.half", b"%d" % number)
+    else:
+        for name in (f".{sha256}.12345678", ".of-others"):
+            (home / name).write_text("x")
+            os.utime(home / name, (1e9, 1e9))
+    before = await messages(nc)
+    if isinstance(store, JetStreamStore):
+        assert await store.sweep(timedelta(hours=1)) == 0, "it may be under way"
+    assert await store.sweep(timedelta()) == 1
+    assert await store.sweep(timedelta()) == 0
+    assert await messages(nc) == before - (2 if isinstance(store, JetStreamStore) else 0)
+    assert await store.digest(url) == (sha256, 300_000)
+    assert [one.name for one in home.glob(".*")] == ([] if isinstance(store, JetStreamStore) else [".of-others"])
 
 
 async def test_an_unknown_home_is_refused_with_its_remedy(nc: Client) -> None:

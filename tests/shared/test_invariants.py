@@ -127,6 +127,7 @@ def test_a_sound_log_breaks_nothing() -> None:
         batch("c", 7), a(BatchQuarantined, batch="c", lane="hex", games=7), claimed("hex"),
         a(SlotRenewed, lane="hex", token=10, until=SOON), a(SlotReleased, lane="hex", token=10), claimed("hex"),
         seat("a", 1), seat("b", 2), seat("c", 2, "a"), passed((1, 2, 3)), a(ModelPromoted, gate="g"),
+        batch("d", 5), a(BatchLost, batch="d", games=5), a(TransferGranted, batch="d", until=SOON), admitted("d", 5),
     )  # fmt: skip
     assert violations(log) == []
 

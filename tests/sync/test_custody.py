@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given as any_given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -37,7 +38,9 @@ from sparring.invariants import GamesAreConserved, LimitsAreKept, violations
 from sparring.log import Raw
 from sparring.projection import Projection
 from sparring.testing import at, given
+from sparring.testing.scenario import fold
 from sparring.testing.world import World
+from sync.core import picture as pictures
 from sync.core.batch import BATCH, failed, record, stored
 from sync.core.dataset import DATASET, seal
 from sync.core.picture import CustodyPicture, Node
@@ -190,6 +193,99 @@ def test_a_node_that_comes_back_still_has_its_games() -> None:
     world.add(NodeLost(node="n1", boot="b", reason="silent", silent_s=20, limit_s=20), joined())
     world.tick(2000, times=2)
     assert world.of(BatchLost) == []
+
+
+GONE = NodeLost(node="n1", boot="b", reason="silent", silent_s=20, limit_s=20)
+
+
+def lost_with_its_node(*more: Any) -> World:
+    world = World(CustodyPicture, plan, Settings(gone_s=1000), joined(), *(more or (recorded(),)), GONE)
+    world.tick(1001)
+    assert [fact.batch for fact in world.of(BatchLost)] == ["t-1"]
+    return world
+
+
+def test_a_node_that_comes_back_after_all_is_asked_for_what_counted_as_lost() -> None:
+    world = lost_with_its_node()
+    world.tick(600, times=3)
+    assert world.of(TransferGranted) == [], "nobody is there to ask"
+    world.add(joined())
+    begun_anew = CustodyPicture()
+    begun_anew.load(world.context().picture.dump())
+    assert begun_anew.all.lost == world.context().picture.all.lost
+    world.tick(times=2)
+    assert [one.batch for one in world.orders(UploadBatch)] == ["t-1"]
+    world.add(*stored(report(), folded(world, "t-1"), replace(world.context(), gathered=(SHA, 10))))
+    assert len(world.of(BatchAdmitted)) == 1
+    world.tick()
+    assert [(one.node, one.batch) for one in world.orders(ReleaseCustody)] == [("n1", "t-1")]
+    assert violations(world.facts, GamesAreConserved, LimitsAreKept) == []
+    assert balance(world) == {"produced": 10, "admitted": 10, "held": 0, "moving": 0, "quarantined": 0, "lost": 0}
+
+
+def test_a_node_that_comes_back_without_what_counted_as_lost_is_asked_until_that_is_proven() -> None:
+    world = lost_with_its_node()
+    world.add(joined())
+    answered(world, True, True)
+    assert len(world.of(BatchLost)) == 2
+    assert world.of(BatchLost)[-1].proof.startswith("node n1 has no such batch")
+    tried = len(world.of(TransferGranted))
+    world.tick(600, times=3)
+    assert len(world.of(TransferGranted)) == tried
+    assert violations(world.facts, GamesAreConserved) == []
+    assert balance(world)["lost"] == 10
+
+
+def test_what_counted_as_lost_and_is_reported_as_stored_is_judged() -> None:
+    lost = BatchLost(batch="t-1", lane="hex", games=10, proof="x")
+    story = given(BATCH, recorded(), granted(), lost)
+    story.when(stored, report(), gathered=(SHA, 10)).then_types(BatchStored, BatchAdmitted)
+    given(BATCH, recorded(), lost).when(stored, report(), gathered=(OTHER, 10)).then_types(BatchQuarantined)
+    held = given(BATCH, recorded(), lost).when(stored, report(), gathered=None).then_types(TransferFailed)
+    assert fold(BATCH, recorded(), lost, *held.outcome).state == "recorded", "its node has it, the store does not"
+
+
+def test_lost_batches_that_are_remembered_are_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "LOST_KEPT", 2)
+    world = World(CustodyPicture, plan, Settings(gone_s=1000), joined(), *(recorded(f"t{n}") for n in range(4)), GONE)
+    world.tick(1001)
+    assert list(world.context().picture.all.lost) == ["t2-1", "t3-1"]
+    world.add(*stored(report("t0"), folded(world, "t0-1"), replace(world.context(), gathered=(SHA, 10))))
+    world.tick()
+    assert world.orders(ReleaseCustody) == [], "nobody knows any more where it lies"
+
+
+def test_bad_games_that_lie_in_the_store_and_refused_ones_fill_no_nodes_disk() -> None:
+    bad = Check(ok=False, reason="NaN in policy")
+    world = World(CustodyPicture, plan, Settings(), joined(), recorded("bad", check=bad), recorded("wrong"))
+    world.add(*record(order("empty", games=0), BATCH.initial, world.context()))
+    world.tick()
+    world.add(*stored(report("bad"), folded(world, "bad-1"), replace(world.context(), gathered=(SHA, 10))))
+    world.add(*stored(report("wrong"), folded(world, "wrong-1"), replace(world.context(), gathered=(OTHER, 10))))
+    assert [fact.batch for fact in world.of(BatchQuarantined)] == ["bad-1", "wrong-1"]
+    world.tick()
+    told = {(one.node, one.batch, one.sha256) for one in world.orders(ReleaseCustody)}
+    assert told == {("n1", "bad-1", SHA), ("n1", "empty-1", SHA)}, (
+        "the right content of the wrong one is on its node alone"
+    )
+    of_old = World(CustodyPicture, plan, Settings(), GamesRefused(batch="old-1", lane="hex", reason="x"))
+    of_old.tick()
+    assert of_old.orders(ReleaseCustody) == []
+
+
+def folded(world: World, batch: str) -> Any:
+    return fold(BATCH, *(one.fact for one in world.facts if one.fact.entity == "batch" and one.fact.id == batch))
+
+
+def balance(world: World) -> dict[str, int]:
+    """The lane's row of `sync_balance`; each fact by itself, as the log may be cut anywhere."""
+    projection = Projection(":memory:", [CUSTODY])
+    for one in world.facts:
+        projection.apply([Raw(one.sequence, one.at, *encode(one.fact, Envelope(str(one.sequence), "t", one.at)))])
+    names = ("produced", "admitted", "held", "moving", "quarantined", "lost")
+    row = projection.con.execute(f"select {', '.join(names)} from sync_balance").fetchall()[0]
+    projection.close()
+    return dict(zip(names, row, strict=True))
 
 
 def answered(world: World, *answers: bool | None) -> None:

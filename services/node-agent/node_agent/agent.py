@@ -65,6 +65,8 @@ class Agent:
         await self._recover()
         parts = (self.orders.obey(), self.beats.run(), self.beats.watch_loop(), self._notice())
         loops = [asyncio.create_task(one) for one in parts]
+        for one in loops:
+            one.add_done_callback(self._on_part_done)
         self.log.info("joined", node=self.settings.node, boot=self.boot, cards=self.places.cards,
                       memory_limits_by="cgroup" if self.cgroups.usable else "rlimit")  # fmt: skip
         await self.stopping.wait()
@@ -149,9 +151,8 @@ class Agent:
         self.draining, end = True, time.monotonic() + self.settings.grace_s
         goes = self.goes or self.settings.ephemeral
         evacuating = asyncio.create_task(self._evacuate()) if goes else None
-        for key, one in list(self.running.items()):
+        for key in list(self.running):
             self.orders.stop(key, "the node drains", self.settings.grace_s)
-            one.cancelled = "the node drains"
 
         def held() -> bool:
             return bool(self.running) or (goes and bool(self.custody.batches()))
@@ -175,12 +176,28 @@ class Agent:
         """Runs it beside everything else."""
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._on_errand_done)
 
     async def guard(self, running: Running) -> None:
-        """Ends exclusive work whose right is gone."""
-        await guard(self.nc, self.settings, running,
-                    lambda reason, grace_s: self.orders.stop(running.key, reason, grace_s))  # fmt: skip
+        """Ends exclusive work whose right is gone, or can't be watched."""
+        try:
+            await guard(self.nc, self.settings, running,
+                        lambda reason, grace_s: self.orders.stop(running.key, reason, grace_s))  # fmt: skip
+        except Exception as error:
+            self.log.error("a task's right can't be watched", task=running.order.task, exc_info=True)
+            self.orders.stop(running.key, f"its right can't be watched: {type(error).__name__}: {error}", 0.0)
+
+    def _on_errand_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.log.error("something that this agent did failed", exc_info=task.exception())
+
+    def _on_part_done(self, part: asyncio.Task[Any]) -> None:
+        """An agent that is deaf or does not beat computes for nobody: it ends, and its next life says what it left."""
+        if not part.cancelled() and part.exception() is not None:
+            self.log.error("a part of the agent ended", exc_info=part.exception())
+            self.exit_code = 1
+            self.stopping.set()
 
     # ---- probes and connection
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from node_agent.agent import Agent
 
 READ_S = 2.0
+READ_AGAIN_S = 0.5
 LAG_S = 0.5
 LOUD_LAG_S = 1.0
 
@@ -55,7 +56,14 @@ class Beats:
                 self._agent.log.warning("the event loop stood still", for_s=round(lag, 2))
 
     async def _read(self) -> Resources:
-        """The machine now; a driver that hangs costs a fresh reading, never the beat."""
+        """The machine now; a driver that hangs or fails costs a fresh reading, never the beat."""
+        await self._read_once()
+        while self._resources is None:
+            await asyncio.sleep(READ_AGAIN_S)
+            await self._read_once()
+        return self._resources
+
+    async def _read_once(self) -> None:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(asyncio.to_thread(self._agent.machine.read))
         try:
@@ -63,12 +71,15 @@ class Beats:
                 self._resources = await asyncio.shield(self._reading)
         except TimeoutError:
             self._agent.log.warning("the machine could not be read in time; the last reading stands")
-        assert self._resources is not None
-        return self._resources
+        # a machine that can't be measured still computes: whatever its drivers raise, it is not gone
+        except Exception:
+            self._agent.log.error("the machine could not be read; the last reading stands", exc_info=True)
 
     async def heartbeat(self) -> Heartbeat:
-        agent, settings, now = self._agent, self._agent.settings, time.monotonic()
+        agent, settings = self._agent, self._agent.settings
         resources = await self._read()
+        # after the reading, which takes a while: a task that began meanwhile has run for no less than nothing
+        now = time.monotonic()
         games = agent.custody.batches()
         left = None if agent.gone_at is None else round(max(0.0, agent.gone_at - now), 1)
         return Heartbeat(
@@ -102,5 +113,5 @@ def _listed(one: Running, now: float) -> RunningTask:
     spec = one.order.spec
     return RunningTask(
         task=one.order.task, attempt=one.order.attempt, kind=spec.kind, lane=spec.lane,
-        for_s=round(now - one.began, 1), done=one.done / one.of if one.of else None,
+        for_s=round(max(0.0, now - one.began), 1), done=one.done / one.of if one.of else None,
     )  # fmt: skip

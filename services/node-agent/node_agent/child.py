@@ -56,8 +56,10 @@ class Child:
         """The result line. Raises TaskFailure when there is none, the exit code is not 0, or time is up."""
         errors = self._folder / "stderr.log"
         self._process = process = await self._start(errors)
-        self.on_started()
         try:
+            self.on_started()
+            if self.stopped:
+                raise TaskFailure(f"told to stop before it ran ({self.stopped})")
             async with asyncio.timeout(timeout_s):
                 result = await self._listen(process, on_progress)
                 code = await process.wait()

@@ -15,7 +15,7 @@ from sparring.contracts.sync import RecordGames, ReportStored, ReportTransferFai
 from sparring.errors import Transient
 
 RECORDED = ("GamesRecorded", "GamesRefused")
-STORED = ("BatchStored", "BatchAdmitted", "BatchQuarantined", "BatchRetired")
+STORED = ("BatchStored", "BatchAdmitted", "BatchQuarantined", "BatchRetired", "GamesRefused")
 AT_ONCE = 3
 
 
@@ -38,14 +38,21 @@ class Custody:
         return [one for one in found if not one.name.startswith(".")]
 
     def keep(self, record: RecordGames, path: Path, correlation: str = "") -> Path:
-        """Moves a batch into custody and has it recorded: both are on disk before the task is said to be done."""
+        """Moves a batch into custody and has it recorded: both are on disk before the task is said to be done.
+
+        All or nothing: raises OSError when the disk is full, and holds nothing that nobody would ever ask for.
+        """
         self._folder.mkdir(exist_ok=True)
         target, label = self._file(record.batch), self._label(record.batch)
-        label.write_text(record.model_dump_json())
-        os.replace(path, target)
-        for one in (target, label, self._folder):
-            _synced(one)
-        self._record(record, correlation)
+        try:
+            label.write_text(record.model_dump_json())
+            os.replace(path, target)
+            for one in (target, label, self._folder):
+                _synced(one)
+            self._record(record, correlation)
+        except OSError:
+            self.release(record.batch)
+            raise
         return target
 
     def _record(self, record: RecordGames, correlation: str = "") -> None:
@@ -81,7 +88,7 @@ class Custody:
 
     def _failed(self, order: UploadBatch, key: str, reason: str, *, missing: bool = False) -> None:
         report = ReportTransferFailed(batch=order.batch, grant=order.grant, reason=reason, missing=missing)
-        self._spool.put(report, key=key, attempt=0, names=("TransferFailed", *STORED))
+        self._spool.put(report, key=key, attempt=0, names=("TransferFailed", "BatchLost", *STORED))
 
     async def _bring(self, batch: str, sha256: str, bytes_per_s: int, key: str) -> None:
         path = self._file(batch)

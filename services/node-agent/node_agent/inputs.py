@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from node_agent.child import TaskFailure
 from node_agent.roster import Running
@@ -66,15 +66,15 @@ async def _listed(agent: Agent, running: Running, given: tuple[Artifact, ...]) -
     return found
 
 
-async def _tried(agent: Agent, running: Running, artifact: Artifact, get: Callable[[], Awaitable[T]]) -> T:
+async def _tried(agent: Agent, running: Running, artifact: Artifact, get: Callable[[], Coroutine[Any, Any, T]]) -> T:
     for attempt in range(TRIES):
         if running.cancelled:
             raise TaskFailure(running.cancelled)
         try:
-            return await get()
+            return await running.unless(running.asked, get())
         except Transient as error:
             agent.log.warning("an input could not be fetched yet", name=artifact.name, error=str(error))
-            await asyncio.sleep(doubled_s(0.5, attempt, 30.0))
+            await running.unless(running.asked, asyncio.sleep(doubled_s(0.5, attempt, 30.0)))
         except (ArtifactMissing, HashMismatch, OSError) as error:
             raise TaskFailure(f"input {artifact.name}: {error}") from error
     raise TaskFailure(f"input {artifact.name} could not be fetched {TRIES} times")

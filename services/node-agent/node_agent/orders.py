@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import nats.errors
 from nats.aio.msg import Msg
 
-from node_agent.child import Child
 from node_agent.roster import Running
 from node_agent.trouble import TROUBLE
 from node_agent.work import run_task
@@ -57,7 +56,13 @@ class Orders:
                 await asyncio.sleep(0.5)
                 continue
             for message in messages:
-                await self._on_order(message)
+                try:
+                    await self._on_order(message)
+                # it comes again after its ack_wait; an agent that is deaf from here on would keep its node's seats
+                except Exception:
+                    agent.log.error(
+                        "an order could not be obeyed; it comes again", subject=message.subject, exc_info=True
+                    )
 
     async def _on_order(self, message: Msg) -> None:
         agent = self._agent
@@ -88,11 +93,12 @@ class Orders:
         agent, running = self._agent, Running(order)
         if order.boot != agent.boot or running.key in self._known or agent.draining:
             return
+        # first: what could not be written down was not begun
+        agent.running.note(running)
         self._known[running.key] = None
         while len(self._known) > KNOWN:
             del self._known[next(iter(self._known))]
         agent.running[running.key] = running
-        agent.running.note(running)
         agent.go(run_task(agent, running))
 
     def halt(self, reason: str) -> None:
@@ -101,20 +107,26 @@ class Orders:
             self.stop(key, f"halted: {reason}", 0.0)
 
     def stop(self, key: str, reason: str, grace_s: float) -> None:
-        """A SIGTERM and the grace time to write what there is; without grace the end."""
+        """A SIGTERM and the grace time to write what there is, and as long again to store it; without grace the end.
+
+        What has no program yet, or none any more, stops as well: no input is waited for.
+        """
         running = self._agent.running.get(key)
         if running is None:
             return
-        running.cancelled = reason
-        if running.child is None:
-            return
+        running.stop(reason)
         if grace_s <= 0:
-            running.child.kill(reason)
+            running.over.set()
+            if running.child is not None:
+                running.child.kill(reason)
             return
-        running.child.terminate(reason)
-        self._agent.go(self._kill_later(running.child, grace_s))
+        if running.child is not None:
+            running.child.terminate(reason)
+        self._agent.go(self._end_later(running, grace_s))
 
-    async def _kill_later(self, child: Child, grace_s: float) -> None:
+    async def _end_later(self, running: Running, grace_s: float) -> None:
         await asyncio.sleep(grace_s)
-        if child.pid:
-            child.kill("the grace time is over")
+        if running.child is not None and running.child.pid:
+            running.child.kill("the grace time is over")
+        await asyncio.sleep(grace_s)
+        running.over.set()

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from node_agent import family
-from node_agent.child import Child
+from node_agent.child import Child, TaskFailure
 from sparring.contracts.node_agent import StartTask
+from sparring.ending import ended
+
+T = TypeVar("T")
 
 
 @dataclass
 class Running:
-    """A task on this node, listed in every beat until its outcome is seen."""
+    """A task on this node, listed in every beat until its outcome is seen.
+
+    `cancelled` says why it is to stop. `asked` is set with it: nothing that is not there yet is waited for. `over` is set
+    when there is no time left for what is there.
+    """
 
     order: StartTask
     began: float = field(default_factory=time.monotonic)
@@ -26,6 +35,23 @@ class Running:
     of: float = 0.0
     told_at: float = 0.0
     cancelled: str = ""
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def stop(self, reason: str) -> None:
+        self.cancelled = reason
+        self.asked.set()
+
+    async def unless(self, event: asyncio.Event, doing: Coroutine[Any, Any, T]) -> T:
+        """What it returns. Raises TaskFailure when the event, `asked` or `over`, comes first: then nothing of it goes on."""
+        work, told = asyncio.create_task(doing), asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise TaskFailure(self.cancelled)
+            return work.result()
+        finally:
+            await ended(work, told)
 
     @property
     def key(self) -> str:
@@ -53,6 +79,7 @@ class Roster(dict[str, Running]):
         self._folder = folder
 
     def note(self, running: Running) -> None:
+        """Writes it down. Raises OSError, and leaves what stood there, when the disk is full."""
         self._folder.mkdir(exist_ok=True)
         pid = running.child.pid if running.child else None
         order = running.order
@@ -60,8 +87,12 @@ class Roster(dict[str, Running]):
                   "machine_boot": family.machine_boot(),
                   "started": family.started_at(pid) if pid else None}  # fmt: skip
         draft = self._folder / f".{running.key}.tmp"
-        draft.write_text(json.dumps(record))
-        os.replace(draft, self._folder / f"{running.key}.json")
+        try:
+            draft.write_text(json.dumps(record))
+            os.replace(draft, self._folder / f"{running.key}.json")
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
     def forget(self, running: Running) -> None:
         self.pop(running.key, None)

@@ -26,7 +26,7 @@ Stop = Callable[[str, float], None]
 async def guard(nc: Client, settings: AgentSettings, running: Running, stop: Stop) -> None:
     """Returns once the task was stopped; cancelled when the task ends before.
 
-    `stop(reason, grace_s)` ends the program, at once when there is no grace.
+    `stop(reason, grace_s)` ends the task, whether it is fetched, run or stored; at once when there is no grace.
     """
     if running.order.spec.slot_token:
         await _renewing(nc, settings, running, stop)
@@ -45,7 +45,7 @@ async def _connected(nc: Client, settings: AgentSettings, stop: Stop) -> None:
 
 
 async def _renewing(nc: Client, settings: AgentSettings, running: Running, stop: Stop) -> None:
-    """Renews the training slot; past its own deadline the program ends, whatever the network says.
+    """Renews the training slot; past its own deadline the task ends, whatever the network says.
 
     Whoever is asked to give way gets a SIGTERM and the grace time to write a checkpoint.
     """
@@ -69,7 +69,7 @@ async def _renewing(nc: Client, settings: AgentSettings, running: Running, stop:
                     deadline = max(deadline, asked - settings.renew_s + settings.slot_lease_s)
                 elif name in ("SlotExpired", "SlotPreempted"):
                     deadline = -math.inf
-                elif name == "PreemptionAsked" and running.child is not None and not told:
+                elif name == "PreemptionAsked" and not told:
                     told = True
                     stop(f"asked to give way by {body['by']}: {body['reason']}", float(body["grace_s"]))
         rest = max(0.0, deadline - time.monotonic())

@@ -70,7 +70,8 @@ class Spool:
     ) -> asyncio.Event:
         """Writes the order down and sends it; the event is set once a fact among `names` is seen.
 
-        `names` are the classes of facts that answer the order; facts of an attempt below `attempt` do not count.
+        `names` are the classes of facts that answer the order; facts of an attempt below `attempt` do not count. Raises
+        OSError, with nothing written, when the disk is full.
         """
         subject, headers, body = encode_order(
             order,
@@ -84,13 +85,17 @@ class Spool:
         self._serial += 1
         file = self._folder / f"{time.time_ns():020d}-{self._serial:04d}.json"
         draft = file.with_suffix(".tmp")
-        with draft.open("w") as handle:
-            record = asdict(outcome)
-            record.pop("sent_at")
-            json.dump(record, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(draft, file)
+        try:
+            with draft.open("w") as handle:
+                record = asdict(outcome)
+                record.pop("sent_at")
+                json.dump(record, handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+            os.replace(draft, file)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
         return self._queue(file, outcome)
 
     def _queue(self, file: Path, outcome: Outcome) -> asyncio.Event:

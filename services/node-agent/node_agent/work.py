@@ -7,7 +7,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from node_agent.limits import Limits
 from node_agent.roster import Running
 from sparring import telemetry
 from sparring.artifacts import sha256_of
+from sparring.backoff import doubled_s
 from sparring.contracts.node_agent import StartTask
 from sparring.contracts.parts import Artifact, Check
 from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 ENDINGS = ("TaskFinished", "TaskFailed", "TaskOrphaned", "TaskCancelled", "TaskAbandoned")
 THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 VERIFY_S = 120.0
+AGAIN_S, MOST_AGAIN_S = 0.5, 30.0
+Report = ReportTaskFinished | ReportTaskFailed
 
 
 def seed_of(task: str, attempt: int) -> int:
@@ -40,38 +44,62 @@ def seed_of(task: str, attempt: int) -> int:
 
 
 async def run_task(agent: Agent, running: Running) -> None:
-    """Never raises: whatever happens becomes a report."""
+    """Never raises: whatever happens becomes a report, and the seat is free once its owner has seen it."""
     order, spec = running.order, running.order.spec
     folder = agent.folder / "work" / running.key
-    with telemetry.span(f"run {spec.kind}", correlation=spec.iteration, task=order.task, attempt=order.attempt,
-                        kind_of_task=spec.kind, node=agent.settings.node):  # fmt: skip
-        seen: asyncio.Event | None = None
-        try:
-            agent.spool.put(
-                ReportTaskStarted(task=order.task, attempt=order.attempt, node=agent.settings.node),
-                key=f"started-{running.key}",
-                attempt=order.attempt,
-                names=("TaskStarted", *ENDINGS),
-                correlation=spec.iteration,
-            )
-            result, files = await _run(agent, running, folder)
-            seen = _report_finished(agent, running, files, result.evidence)
-        except TaskFailure as failure:
-            seen = report_failed(agent, running, str(failure), permanent=failure.permanent)
-        except Exception as error:
-            agent.log.error("the agent failed at a task", task=order.task, exc_info=True)
-            seen = report_failed(agent, running, f"agent: {type(error).__name__}: {error}")
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    if seen is not None:
+    try:
+        with telemetry.span(f"run {spec.kind}", correlation=spec.iteration, task=order.task, attempt=order.attempt,
+                            kind_of_task=spec.kind, node=agent.settings.node):  # fmt: skip
+            report = await _reported(agent, running, folder)
+            # first: what the task leaves behind may be what fills the disk
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            seen = await _written(agent, running, report)
         await seen.wait()
+    except Exception:
+        agent.log.error("an outcome could not be said; its task counts as orphaned", task=order.task, exc_info=True)
+    # not when the agent itself ends meanwhile: its next life reports what has no outcome
     agent.running.forget(running)
+
+
+async def _reported(agent: Agent, running: Running, folder: Path) -> Report:
+    """What is to be said of the task once it has ended, in whatever way."""
+    order = running.order
+    try:
+        agent.spool.put(
+            ReportTaskStarted(task=order.task, attempt=order.attempt, node=agent.settings.node),
+            key=f"started-{running.key}",
+            attempt=order.attempt,
+            names=("TaskStarted", *ENDINGS),
+            correlation=order.spec.iteration,
+        )
+        result, files = await _run(agent, running, folder)
+        return _finished(agent, running, files, result.evidence)
+    except TaskFailure as failure:
+        return _failed(agent, running, str(failure), permanent=failure.permanent)
+    except Exception as error:
+        agent.log.error("the agent failed at a task", task=order.task, exc_info=True)
+        return _failed(agent, running, f"agent: {type(error).__name__}: {error}")
+
+
+async def _written(agent: Agent, running: Running, report: Report) -> asyncio.Event:
+    """The report on disk, however long the disk is full: a task that nobody hears of again would keep its seat."""
+    kind = "finished" if isinstance(report, ReportTaskFinished) else "failed"
+    tries = 0
+    while True:
+        try:
+            return agent.spool.put(report, key=f"{kind}-{running.key}", attempt=report.attempt, names=ENDINGS,
+                                   correlation=running.order.spec.iteration)  # fmt: skip
+        except OSError as error:
+            agent.log.error("an outcome could not be written down yet", task=report.task, error=str(error))
+            await asyncio.sleep(doubled_s(AGAIN_S, tries, MOST_AGAIN_S))
+            tries += 1
 
 
 async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, list[Artifact]]:
     spec, out = running.order.spec, folder / "out"
     await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
     out.mkdir(parents=True)
-    async with fetched(agent, running) as inputs:
+    async with _guarded(agent, running), fetched(agent, running) as inputs:
         job = folder / "job.json"
         job.write_text(json.dumps(job_of(agent.settings.node, running.order, inputs)))
         argv = [part.replace("{job}", str(job)).replace("{out}", str(out)) for part in spec.argv]
@@ -79,8 +107,22 @@ async def _run(agent: Agent, running: Running, folder: Path) -> tuple[Result, li
         return result, await _taken_in(agent, running, out, result)
 
 
+@asynccontextmanager
+async def _guarded(agent: Agent, running: Running) -> AsyncIterator[None]:
+    """Exclusive work holds its right from the first input to the last file that is stored; without it the task is stopped."""
+    if not running.order.spec.exclusive:
+        yield
+        return
+    guard = asyncio.create_task(agent.guard(running))
+    try:
+        yield
+    finally:
+        # one that went on would keep the slot of a task that has ended
+        await ended(guard)
+
+
 async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) -> Result:
-    """The program under its limits, on its cores and cards, under the guard of its slot."""
+    """The program under its limits, on its cores and cards."""
     spec, settings = running.order.spec, agent.settings
     env = THREADS | {"TRACEPARENT": telemetry.current_traceparent()}
     if running.cancelled:
@@ -89,15 +131,21 @@ async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) ->
         cgroup = agent.cgroups.make(running.key, spec.memory_bytes)
         limits = Limits(settings.nice, spec.memory_bytes, cores, cards, cgroup)
         running.child = Child(argv, folder, env, limits, running.mark)
-        running.child.on_started = lambda: agent.running.note(running)
-        guard = asyncio.create_task(agent.guard(running)) if spec.exclusive else None
+        running.child.on_started = lambda: _noted(agent, running)
         try:
             return await running.child.run(spec.timeout_s, lambda done, of: agent.beats.progressed(running, done, of))
         finally:
-            if guard is not None:
-                # one that went on would keep the slot of a task that has ended
-                await ended(guard)
+            # its process id may be another's by the time that the task is told to stop
+            running.child = None
             agent.cgroups.drop(cgroup)
+
+
+def _noted(agent: Agent, running: Running) -> None:
+    try:
+        agent.running.note(running)
+    except OSError as error:
+        # an earlier note stands: the agent's next life finds the family by its mark
+        agent.log.error("a program's process id could not be written down", task=running.order.task, error=str(error))
 
 
 def job_of(node: str, order: StartTask, inputs: dict[str, list[str]]) -> dict[str, Any]:
@@ -134,21 +182,25 @@ async def _taken_in(agent: Agent, running: Running, out: Path, result: Result) -
         if running.order.spec.kind == "selfplay" and artifact.role == "games":
             await _record_games(agent, running, path, artifact, result)
         else:
-            await agent.cache.keep(path, sha256)
-            artifact = artifact.model_copy(update={"url": await _stored(agent, path, sha256)})
+            artifact = artifact.model_copy(update={"url": await _stored(agent, running, path, sha256)})
         files.append(artifact)
     return files
 
 
-async def _stored(agent: Agent, path: Path, sha256: str) -> str:
-    delay = 0.5
+async def _stored(agent: Agent, running: Running, path: Path, sha256: str) -> str:
+    """The URL, as soon as the store takes it. Raises TaskFailure once the task is stopped and its grace is over."""
+    try:
+        await agent.cache.keep(path, sha256)
+    except OSError as error:
+        agent.log.warning("a result is not kept in the cache", file=path.name, error=str(error))
+    tries = 0
     while True:
         try:
-            return await agent.store.put(path, sha256)
-        except Transient as error:
+            return await running.unless(running.over, agent.store.put(path, sha256))
+        except (Transient, OSError) as error:
             agent.log.warning("a result waits for the store", file=path.name, error=str(error))
-            await asyncio.sleep(delay)
-            delay = min(30.0, delay * 2)
+            await running.unless(running.over, asyncio.sleep(doubled_s(AGAIN_S, tries, MOST_AGAIN_S)))
+            tries += 1
 
 
 async def _record_games(agent: Agent, running: Running, path: Path, artifact: Artifact, result: Result) -> None:
@@ -186,22 +238,18 @@ def _unheard(done: float, of: float) -> None:
     """A verification's progress is nobody's reading."""
 
 
-def _report_finished(
+def _finished(
     agent: Agent, running: Running, files: Sequence[Artifact], evidence: dict[str, Any]
-) -> asyncio.Event:
+) -> ReportTaskFinished:
     order = running.order
-    report = ReportTaskFinished(
+    return ReportTaskFinished(
         task=order.task, attempt=order.attempt, node=agent.settings.node,
         seconds=time.monotonic() - running.began, files=tuple(files), evidence=evidence,
     )  # fmt: skip
-    return agent.spool.put(report, key=f"finished-{running.key}", attempt=order.attempt, names=ENDINGS,
-                           correlation=order.spec.iteration)  # fmt: skip
 
 
-def report_failed(agent: Agent, running: Running, reason: str, *, permanent: bool = False) -> asyncio.Event:
+def _failed(agent: Agent, running: Running, reason: str, *, permanent: bool = False) -> ReportTaskFailed:
     order = running.order
     agent.log.warning("a task failed", task=order.task, attempt=order.attempt, reason=reason[:500])
-    report = ReportTaskFailed(task=order.task, attempt=order.attempt, node=agent.settings.node, reason=reason[:2000],
-                              permanent=permanent)  # fmt: skip
-    return agent.spool.put(report, key=f"failed-{running.key}", attempt=order.attempt, names=ENDINGS,
-                           correlation=order.spec.iteration)  # fmt: skip
+    return ReportTaskFailed(task=order.task, attempt=order.attempt, node=agent.settings.node, reason=reason[:2000],
+                            permanent=permanent)  # fmt: skip

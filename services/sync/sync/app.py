@@ -10,7 +10,7 @@ from sync.core.plan import plan
 from sync.core.questions import recommendations
 from sync.read_models.custody import CUSTODY
 from sync.settings import Settings
-from sync.workers import delete_retired, digest_of, reached
+from sync.workers import delete_retired, digest_of, reached, sweep_half_uploads
 
 SERVICE = Service(
     name="sync",
@@ -25,6 +25,6 @@ SERVICE = Service(
     picture=CustodyPicture,
     plan=plan,
     read_models=[CUSTODY],
-    workers=[delete_retired],
+    workers=[delete_retired, sweep_half_uploads],
     questions={"recommendations": Question(recommendations)},
 )

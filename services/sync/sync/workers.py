@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from datetime import timedelta
 from typing import Any
 
 from sparring.artifacts import StoreUnavailable
@@ -10,6 +10,8 @@ from sparring.contracts.sync import RecordGames, ReportStored, SealDataset
 from sparring.errors import ArtifactMissing
 
 SWEEP_S = 5.0
+# no upload is under way for so long: a grant's lease ends it
+HALF_UPLOADS = timedelta(hours=6)
 AT_ONCE_FAILED = 3
 
 
@@ -30,10 +32,18 @@ async def reached(order: SealDataset, shell: Any) -> None:
 
 
 async def delete_retired(shell: Any) -> None:
-    """Deletes the bytes of retired batches; repeated after a crash, deleting twice changes nothing."""
+    """Deletes the bytes of retired batches; repeated after a crash, deleting twice changes nothing.
+
+    The store keeps equal content once, batches are kept by their cause: what another one needs stays.
+    """
     while not shell.stopping.is_set():
         failed, waiting = 0, shell.picture.undeleted
         for replica, url in list(waiting.items()) if shell.leads else ():
+            if shell.picture.reaches(url):
+                waiting.pop(replica, None)
+                continue
+            if shell.picture.expects(url):
+                continue
             try:
                 await shell.artifacts.delete(url)
             except (StoreUnavailable, OSError) as error:
@@ -47,8 +57,18 @@ async def delete_retired(shell: Any) -> None:
                     break
                 continue
             waiting.pop(replica, None)
-        try:
-            async with asyncio.timeout(SWEEP_S):
-                await shell.stopping.wait()
-        except TimeoutError:
-            continue
+        await shell.pause(SWEEP_S)
+
+
+async def sweep_half_uploads(shell: Any) -> None:
+    """Deletes what uploads left whose process or connection died: no name leads to it, and nobody else ever would."""
+    while not shell.stopping.is_set():
+        if shell.leads:
+            try:
+                swept = await shell.artifacts.sweep(HALF_UPLOADS)
+            except (StoreUnavailable, OSError) as error:
+                shell.log.warning("half uploads could not be swept; it is tried again", error=str(error))
+            else:
+                if swept:
+                    shell.log.info("half uploads were swept", uploads=swept)
+        await shell.pause(HALF_UPLOADS.total_seconds() / 6)

@@ -38,10 +38,12 @@ class GamesRecorded(_Batch, owner="sync", entity="batch", key="batch"):
 
 
 class GamesRefused(_Batch, owner="sync", entity="batch", key="batch"):
-    """The record carried no evidence or contradicts itself."""
+    """The record carried no evidence or contradicts itself: the games count nowhere, their node need not keep them."""
 
     lane: Name
     reason: str
+    node: str = Field(default="", description="who holds them; '' in facts of builds that did not say it")
+    sha256: str = Field(default="", description="of the content; '' in facts of builds that did not say it")
 
 
 class TransferGranted(_Batch, owner="sync", entity="batch", key="batch"):

@@ -31,10 +31,11 @@ class GamesAreConserved(Invariant):
         self.places: dict[str, Counter[str]] = defaultdict(Counter)
         self.on = {
             GamesRecorded: self._recorded,
-            TransferGranted: self._moves("in transfer", "in custody", "in transfer"),
-            TransferFailed: self._moves("in custody", "in transfer", "in custody"),
-            BatchAdmitted: self._moves("admitted", "in custody", "in transfer"),
-            BatchQuarantined: self._moves("quarantined", "in custody", "in transfer"),
+            # what counted as lost with its node is found again when that comes back
+            TransferGranted: self._moves("in transfer", "in custody", "in transfer", "lost"),
+            TransferFailed: self._moves("in custody", "in transfer", "in custody", "lost"),
+            BatchAdmitted: self._moves("admitted", "in custody", "in transfer", "lost"),
+            BatchQuarantined: self._moves("quarantined", "in custody", "in transfer", "lost"),
             BatchLost: self._moves("lost", "in custody", "in transfer"),
             BatchRetired: self._retired,
         }

@@ -75,7 +75,7 @@ class Chronicle:
     denied: Counter[str] = field(default_factory=Counter)
     games: Counter[str] = field(default_factory=Counter)
     admitted: Counter[str] = field(default_factory=Counter)
-    lost_games: Counter[str] = field(default_factory=Counter)
+    lost_games: dict[str, int] = field(default_factory=dict)
     verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     promotions: list[tuple[float, str, int, str]] = field(default_factory=list)
@@ -156,9 +156,11 @@ class Chronicle:
 
     def _admitted(self, fact: BatchAdmitted, now: float) -> None:  # noqa: ARG002
         self.admitted[fact.lane] += fact.games
+        # its node came back with them
+        self.lost_games.pop(fact.batch, None)
 
     def _lost(self, fact: BatchLost, now: float) -> None:  # noqa: ARG002
-        self.lost_games[fact.lane] += fact.games
+        self.lost_games[fact.batch] = fact.games
 
     def _decided(self, fact: GateDecided, now: float) -> None:  # noqa: ARG002
         self.verdicts[fact.lane, fact.verdict] += 1

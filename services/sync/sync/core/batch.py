@@ -91,7 +91,7 @@ def record(order: RecordGames, batch: Batch, ctx: Context) -> list[Fact]:
         return []
     reason = _no_evidence(order)
     if reason:
-        return [GamesRefused(batch=order.batch, lane=order.lane, reason=reason)]
+        return [GamesRefused(batch=order.batch, lane=order.lane, reason=reason, node=order.node, sha256=order.sha256)]
     recorded = GamesRecorded.model_validate(order.model_dump(exclude={"url"}))
     if not order.url:
         return [recorded]
@@ -110,12 +110,15 @@ def _no_evidence(order: RecordGames) -> str:
 
 
 def stored(order: ReportStored, batch: Batch, ctx: Context) -> list[Fact]:
-    """The agent says that the store has it: the hash was recomputed (`ctx.gathered`), the content is judged."""
-    if batch.state not in ("recorded", "granted"):
+    """The agent says that the store has it: the hash was recomputed (`ctx.gathered`), the content is judged. What counted as
+    lost is found again."""
+    if batch.state not in ("recorded", "granted", "lost"):
         return []
     sha256, size = ctx.gathered or ("", 0)
     if not sha256:
-        return [TransferFailed(batch=order.batch, grant=batch.grant, reason="the store does not hold it")]
+        # who brought it has it, or had it a moment ago
+        reason = "the store does not hold it"
+        return [TransferFailed(batch=order.batch, grant=batch.grant, reason=reason, missing=False)]
     if sha256 != batch.sha256:
         reason = f"SHA-256 is {sha256[:12]} in the store, {batch.sha256[:12]} was recorded"
         return [BatchQuarantined(batch=order.batch, lane=batch.lane, games=batch.games, reason=reason)]

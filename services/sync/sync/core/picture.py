@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,8 +17,16 @@ from sparring.contracts.health import (
     NodePreemptionNoticed,
 )
 from sparring.contracts.pipeline import ExportFinished, IterationClosed, QualityRefused
-from sparring.contracts.sync import BatchAdmitted, BatchRef, BatchRetired, DatasetSealed, ShardsRetired
-from sparring.decider import Recorded
+from sparring.contracts.sync import (
+    BatchAdmitted,
+    BatchQuarantined,
+    BatchRef,
+    BatchRetired,
+    DatasetSealed,
+    GamesRefused,
+    ShardsRetired,
+)
+from sparring.decider import Recorded, replace
 from sparring.picture import StoredPicture
 from sync.core.batch import Batch, evolve
 from sync.core.quota import Quota
@@ -65,7 +75,10 @@ class Node:
 
 @dataclass
 class Everything:
+    """`open` are batches on their nodes or on their way, `lost` the newest that may be found again."""
+
     open: dict[str, Batch] = field(default_factory=dict)
+    lost: dict[str, Batch] = field(default_factory=dict)
     releasing: dict[str, Batch] = field(default_factory=dict)
     shelves: dict[str, Shelf] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -76,6 +89,8 @@ class Everything:
 
 RELEASING_KEPT = 200
 DOOMED_KEPT = 500
+# what a node that was cut off for long may bring back
+LOST_KEPT = 1_000
 
 
 class CustodyPicture(StoredPicture[Everything]):
@@ -89,14 +104,39 @@ class CustodyPicture(StoredPicture[Everything]):
         self.telling: dict[str, tuple[datetime | None, int]] = {}
         # bytes that a fact has retired and this process has still to delete, by replica
         self.undeleted: dict[str, str] = {}
+        # how many batches on shelves and shards of exports lie in the store under that name: equal content lies there once
+        self._reached = Counter[str]()
 
     def load(self, data: Any) -> None:
         super().load(data)
+        self._reached = Counter()
+        for shelf in self.all.shelves.values():
+            self._reach(one.url for one in shelf.batches.values())
+        for shards in self.all.shards.values():
+            self._reach(shards.urls)
         self.telling = dict.fromkeys(self.all.releasing, (None, 0))
         self.undeleted = dict(self.all.doomed)
 
     def shelf(self, lane: str) -> Shelf:
         return self.all.shelves.setdefault(lane, Shelf())
+
+    def reaches(self, url: str) -> bool:
+        """Whether a batch on a shelf or an export's shards has this content: its own retirement will doom it again."""
+        return self._reached[_named(url)] > 0
+
+    def expects(self, url: str) -> bool:
+        """Whether a batch that is not yet safe has this content, and may be admitted with what lies there."""
+        name = _named(url)
+        return any(one.sha256 == name for one in self.all.open.values())
+
+    def _reach(self, urls: Iterable[str]) -> None:
+        self._reached.update(_named(one) for one in urls)
+
+    def _leave(self, urls: Iterable[str]) -> None:
+        for name in map(_named, urls):
+            self._reached[name] -= 1
+            if self._reached[name] <= 0:
+                del self._reached[name]
 
     def apply(self, recorded: Recorded) -> None:
         fact = recorded.fact
@@ -116,7 +156,7 @@ class CustodyPicture(StoredPicture[Everything]):
 
     def _batch(self, recorded: Recorded) -> None:
         fact = recorded.fact
-        batch = evolve(self.all.open.get(fact.id, Batch()), recorded)
+        batch = evolve(self.all.open.get(fact.id) or self.all.lost.get(fact.id) or Batch(), recorded)
         match fact:
             case BatchAdmitted():
                 shelf = self.shelf(fact.lane)
@@ -125,15 +165,30 @@ class CustodyPicture(StoredPicture[Everything]):
                 shelf.batches[fact.batch] = BatchRef(batch=fact.batch, sha256=fact.sha256, url=fact.url,
                                                      games=fact.games, positions=fact.positions)  # fmt: skip
                 shelf.admitted_at[fact.batch] = recorded.at
+                self._reach([fact.url])
                 self._release(fact.id, batch)
+            case BatchQuarantined() if batch.url:
+                self._release(fact.id, batch)
+            case GamesRefused():
+                self._release(fact.id, replace(batch, node=fact.node, sha256=fact.sha256))
             case BatchRetired():
                 self._retire(fact)
+        self._place(fact.id, batch)
+
+    def _place(self, name: str, batch: Batch) -> None:
         if batch.state in ("recorded", "granted"):
-            self.all.open[fact.id] = batch
+            self.all.open[name] = batch
         else:
-            self.all.open.pop(fact.id, None)
+            self.all.open.pop(name, None)
+        if batch.state == "lost":
+            self.all.lost[name] = batch
+            while len(self.all.lost) > LOST_KEPT:
+                del self.all.lost[next(iter(self.all.lost))]
+        else:
+            self.all.lost.pop(name, None)
 
     def _release(self, name: str, batch: Batch) -> None:
+        """The node's copy may go: the store has its content, admitted or quarantined, or it never counted."""
         self.all.releasing[name] = batch
         self.telling[name] = (None, 0)
         while len(self.all.releasing) > RELEASING_KEPT:
@@ -143,7 +198,8 @@ class CustodyPicture(StoredPicture[Everything]):
 
     def _retire(self, fact: BatchRetired) -> None:
         shelf = self.shelf(fact.lane)
-        shelf.batches.pop(fact.batch, None)
+        if fact.batch in shelf.batches:
+            self._leave([shelf.batches.pop(fact.batch).url])
         shelf.admitted_at.pop(fact.batch, None)
         shelf.used.pop(fact.batch, None)
         self._doom(fact.batch, fact.replicas)
@@ -165,6 +221,7 @@ class CustodyPicture(StoredPicture[Everything]):
                 # those of an export whose quality was refused go with the iteration's last ones
                 known = self.all.shards.setdefault(name, Shards(lane, (), 0))
                 known.urls += tuple(one.url for one in shards)
+                self._reach(one.url for one in shards)
                 known.bytes += sum(one.bytes for one in shards)
             case IterationClosed(iteration=name) if name in self.all.shards:
                 self.all.shards[name].spent = True
@@ -179,7 +236,8 @@ class CustodyPicture(StoredPicture[Everything]):
                     shelf.used[one.batch] = shelf.sealed
                 self._passed_over(shelf)
             case ShardsRetired(iteration=name, replicas=replicas):
-                self.all.shards.pop(name, None)
+                if name in self.all.shards:
+                    self._leave(self.all.shards.pop(name).urls)
                 self._doom(name, replicas)
 
     @staticmethod
@@ -207,3 +265,8 @@ class CustodyPicture(StoredPicture[Everything]):
                 node.lost_at = recorded.at
             case NodeDraining() | NodePreemptionNoticed():
                 node.draining = True
+
+
+def _named(url: str) -> str:
+    """What the store knows the content by: its SHA-256, whatever home the URL names."""
+    return url.rstrip("/").rpartition("/")[2]

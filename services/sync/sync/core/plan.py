@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from sparring.backoff import doubled_s
@@ -88,16 +88,22 @@ def _grants(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
 
 
 def _waiting(ctx: Context, picture: CustodyPicture) -> Iterator[tuple[float, str, Batch]]:
-    """Recorded batches on nodes that are there, whose pause after a failure is over, with their urgency."""
+    """Batches that wait on nodes that are there, whose pause after a failure is over, with their urgency."""
     lease = timedelta(seconds=ctx.settings.lease_s)
-    for name, batch in picture.all.open.items():
-        if batch.state != "recorded" or (
+    for name, batch in chain(picture.all.open.items(), picture.all.lost.items()):
+        if not _waits(batch) or (
             batch.until is not None and ctx.now < batch.until - lease + _retry_at(batch)
         ):  # fmt: skip
             continue
         node = node_of(picture, batch.node)
         if node.lost_at is None:
             yield urgency(batch, node, ctx.now, ctx.settings.critical_s), name, batch
+
+
+def _waits(batch: Batch) -> bool:
+    """Whether its node may bring it. One that counted as lost with its node is asked for once that is back; one that the
+    node itself said it has no more is not."""
+    return batch.state == "recorded" or (batch.state == "lost" and batch.missing_since is None)
 
 
 def _grant(ctx: Context, name: str, batch: Batch, value: float, ended: frozenset[str]) -> Append:
@@ -110,7 +116,7 @@ def _grant(ctx: Context, name: str, batch: Batch, value: float, ended: frozenset
         running = len(quota.running) - len(freed)
         on_node = sum(node == batch.node and one not in ended for one, node in quota.running.items())
         full = running >= ctx.settings.cluster_transfers
-        if now.state != "recorded" or full or on_node >= ctx.settings.node_transfers:
+        if not _waits(now) or full or on_node >= ctx.settings.node_transfers:
             return []
         return [
             TransferGranted(
@@ -154,6 +160,11 @@ def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
     """Each order is given three times by this process: at once, after 10 s and after 60 s; the first one that is
     published is the only one that travels."""
     for name, (at, times) in list(picture.telling.items()):
+        batch = picture.all.releasing[name]
+        if not batch.node:
+            # lost so long ago that nobody knows any more where it lay
+            del picture.telling[name]
+            continue
         if at is not None and at != ctx.now:
             if times == len(TOLD_AGAIN):
                 del picture.telling[name]
@@ -163,7 +174,6 @@ def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
                 continue
         if at != ctx.now:
             picture.telling[name] = (ctx.now, times + 1)
-        batch = picture.all.releasing[name]
         order = ReleaseCustody(node=batch.node, batch=name, sha256=batch.sha256)
         yield Send(order, key=f"release-{name}", again_s=RELEASE_AGAIN_S)
 
