@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
 
+from lifecycle.core import plan as plans
 from lifecycle.core.curriculum import weight
 from lifecycle.core.decide import abandon, close, record, register, roll_back
 from lifecycle.core.evolve import LANE
@@ -180,6 +181,84 @@ def test_a_match_of_an_unknown_gate_is_refused() -> None:
     given(LANE).when(record, match(WON, gate="nobody")).then_types(MatchRefused)
 
 
+@pytest.mark.parametrize(("counts", "games"), [((0, 0, 0, 0, 0), 0), (EVEN, 7), ((10, 20, 10), 40)])
+def test_three_evaluations_that_say_nothing_end_the_gate_on_what_was_played(
+    counts: tuple[int, ...], games: int
+) -> None:
+    """It asked for another one for two hours."""
+    asked = [
+        EvaluationRequested(lane="hex", gate="hex-g1", task=f"e{n}", pairs=100, opening_offset=100 * n)
+        for n in range(4)
+    ]
+    story = given(LANE, *facts(order()), *asked).when(record, match(EVEN, "e3")).then_types(MatchRecorded)
+    for number in range(2):
+        story = story.when(record, match(counts, f"e{number}", games=games)).then_types(MatchRefused)
+    story.when(record, match(counts, "e2", games=games)).then_types(
+        MatchRefused, GateDecided, ModelRejected, CurriculumRebalanced
+    )
+
+
+def played(world: World, task: str, evidence: dict[str, Any]) -> None:
+    (spec,) = [one.spec for one in world.orders(RequestTask) if one.task == task]
+    world.add(TaskRequested(task=task, spec=spec, by="lifecycle"))
+    world.add(
+        TaskFinished(
+            task=task, attempt=1, node="n", kind="evaluate", lane="hex", seconds=1, files=(), evidence=evidence
+        )
+    )
+
+
+SPEC = {"name": "hex", "game": "hex", "gate": RULES.model_dump(),
+        "commands": dict.fromkeys(("selfplay", "evaluate"), ("x", "{job}", "{out}"))}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("counts", [1, -1, 2]), ("counts", [1, "x"]), ("counts", None), ("games", 1.5), ("settings", 3)],
+)
+def test_ill_shaped_evidence_is_a_lost_evaluation_with_field_and_value_in_the_reason(field: str, value: object) -> None:
+    """It stopped the planner for every lane."""
+    world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=LaneSpec.model_validate(SPEC)),
+                  *facts(order()))  # fmt: skip
+    for number in (1, 2, 3):
+        world.tick(times=3)
+        played(
+            world, f"hex-g1-e{number}", {"counts": list(EVEN), "games": 2 * sum(EVEN), "settings": {}} | {field: value}
+        )
+    world.tick(times=3)
+    assert [fact.reason for fact in world.of(GateDecided)] == ["no_games"]
+    assert all(field in fact.reason for fact in world.of(MatchRefused)) and len(world.of(MatchRefused)) == 3
+
+
+def test_an_evaluation_without_a_command_ends_the_gate_and_says_so() -> None:
+    spec = LaneSpec.model_validate(SPEC | {"commands": {"selfplay": ("x", "{job}", "{out}")}})
+    world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=spec), *facts(order()))
+    world.tick(times=8)
+    assert [fact.reason for fact in world.of(GateDecided)] == ["no_games"]
+    assert "commands.evaluate is missing" in world.of(MatchRefused)[0].reason
+
+
+def test_nothing_about_one_gate_stops_the_others_and_what_is_not_understood_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=LaneSpec.model_validate(SPEC)),
+                  *facts(order()))  # fmt: skip
+    other = order(lane="sick")
+    world.add(*[fact.model_copy(update={"lane": "sick"}) for fact in facts(other)])
+    understood = plans._gate
+
+    def gate(ctx: Any, lane: str, *more: Any) -> Any:
+        if lane == "sick":
+            raise KeyError("a bug")
+        return understood(ctx, lane, *more)
+
+    monkeypatch.setattr(plans, "_gate", gate)
+    *well, sick = plan(world.context())
+    assert len(well) == 1 and world.carry_out(well[0])
+    with pytest.raises(KeyError, match="a bug"):
+        world.carry_out(sick)
+
+
 def test_three_lost_evaluations_end_the_gate_on_what_was_played() -> None:
     asked = [
         EvaluationRequested(lane="hex", gate="hex-g1", task=f"e{n}", pairs=100, opening_offset=100 * n)
@@ -227,22 +306,15 @@ def test_the_curriculums_weight_stays_in_its_band(score: float, games: int, has_
 
 
 def test_the_planner_asks_for_games_with_openings_of_their_own_until_the_gate_is_decided() -> None:
-    commands = dict.fromkeys(("selfplay", "evaluate"), ("x", "{job}", "{out}"))
-    spec = LaneSpec.model_validate({"name": "hex", "game": "hex", "commands": commands, "gate": RULES.model_dump()})
+    spec = LaneSpec.model_validate(SPEC)
     world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=spec), *facts(order()))
     for number in (1, 2):
         world.tick(times=3)
         task = f"hex-g1-e{number}"
         request = next(one for one in world.orders(RequestTask) if one.task == task)
         assert request.spec.work["opening_offset"] == 100 * (number - 1)
-        world.add(TaskRequested(task=task, spec=request.spec, by="lifecycle"))
         counts = list(EVEN if number == 1 else WON)
-        evidence = {"counts": counts, "games": 2 * sum(counts), "settings": {}}
-        world.add(
-            TaskFinished(
-                task=task, attempt=1, node="n", kind="evaluate", lane="hex", seconds=1, files=(), evidence=evidence
-            )
-        )
+        played(world, task, {"counts": counts, "games": 2 * sum(counts), "settings": {}})
     world.tick(times=3)
     assert [fact.verdict for fact in world.of(GateDecided)] == ["passed"]
     assert len(world.of(ModelPromoted)) == 1

@@ -98,10 +98,9 @@ def record(order: RecordMatch, lane: Lane, ctx: Context) -> list[Fact]:
         return []
     if known is not None and known.final:
         return []
-    games = sum(order.counts) * (2 if len(order.counts) == 5 else 1)
-    if games == 0 or games != order.games:
-        reason = f"counts {list(order.counts)} are {games} games, reported are {order.games}"
-        return [MatchRefused(lane=order.lane, gate=order.gate, task=order.task, reason=reason)]
+    reason = _contradiction(order, gate)
+    if reason:
+        return _given_up(gate, order.task, reason, lane, ctx, order.lane)
     recorded = MatchRecorded(
         lane=order.lane,
         gate=order.gate,
@@ -121,17 +120,34 @@ def record(order: RecordMatch, lane: Lane, ctx: Context) -> list[Fact]:
     return [recorded, *_concluded(after, lane, ctx, order.lane)]
 
 
+def _contradiction(order: RecordMatch, gate: Gate) -> str:
+    games = sum(order.counts) * (2 if len(order.counts) == 5 else 1)
+    if games == 0 or games != order.games:
+        return f"counts {list(order.counts)} are {games} games, reported are {order.games}"
+    others = {len(task.counts) for name, task in gate.tasks.items() if task.counts and name != order.task}
+    if others - {len(order.counts)}:
+        return f"counts {list(order.counts)} have {len(order.counts)} columns, the gate's other tasks {max(others)}"
+    return ""
+
+
 def abandon(order: AbandonMatch, lane: Lane, ctx: Context) -> list[Fact]:
-    """The task's games will not come; after three such tasks the gate is decided on what was played."""
+    """The evaluation will not come."""
     gate = lane.gates.get(order.gate)
     task = gate.tasks.get(order.task) if gate else None
     if gate is None or task is None or not task.open:
         return []
-    refused = MatchRefused(lane=order.lane, gate=order.gate, task=order.task, reason=order.reason)
-    after = gate.with_task(order.task, replace(task, abandoned=True))
-    if gate.closed or after.abandoned < MOST_ABANDONED:
+    return _given_up(gate, order.task, order.reason, lane, ctx, order.lane)
+
+
+def _given_up(gate: Gate, task: str, reason: str, lane: Lane, ctx: Context, name: str) -> list[Fact]:
+    """The task's games will not come, or say nothing; after three such tasks the gate is decided on what was played."""
+    refused, known = MatchRefused(lane=name, gate=gate.gate, task=task, reason=reason), gate.tasks.get(task)
+    if known is None or gate.closed:
         return [refused]
-    return [refused, *_decided(after, lane, ctx, order.lane)]
+    after = gate.with_task(task, replace(known, abandoned=True))
+    if after.abandoned < MOST_ABANDONED:
+        return [refused]
+    return [refused, *_decided(after, lane, ctx, name)]
 
 
 def close(order: CloseGate, lane: Lane, ctx: Context) -> list[Fact]:

@@ -9,9 +9,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from lifecycle.core.decide import abandon, close, record, regress
 from lifecycle.core.evolve import LANE, evolve, severity
 from lifecycle.core.state import Gate, Lane
+from sparring.apart import apart
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.lifecycle import (
@@ -28,7 +31,7 @@ from sparring.contracts.training_slots import HoldLaneBack, LaneHeldBack, SlotCl
 from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.picture import StoredPicture
 from sparring.subjects import Ref
-from sparring.task_specs import task_spec
+from sparring.task_specs import KindNotOffered, task_spec
 
 REGRESSION = "regression"
 
@@ -94,6 +97,7 @@ class ModelsPicture(StoredPicture[Everything]):
 
 
 def plan(ctx: Context) -> Sequence[Action]:
+    """Gates are looked at apart: what goes wrong with one of them stops none of the others."""
     picture: ModelsPicture = ctx.picture
     actions: list[Action] = []
     for name, token in picture.all.claimed.items():
@@ -105,10 +109,14 @@ def plan(ctx: Context) -> Sequence[Action]:
     for name, lane in picture.all.lanes.items():
         spec = picture.all.specs.get(name)
         for gate in lane.open_gates:
-            actions += _gate(ctx, name, spec, gate, picture)
-        if regress(name, lane):
-            actions.append(_append(name, "", partial(regress, name)))
+            actions += apart(LANE, name, partial(_gate, ctx, name, spec, gate, picture))
+        actions += apart(LANE, name, partial(_regressed, name, lane))
     return actions
+
+
+def _regressed(name: str, lane: Lane) -> Iterable[Action]:
+    if regress(name, lane):
+        yield _append(name, "", partial(regress, name))
 
 
 def _fence(name: str, token: int, lane: Lane) -> Sequence[Fact]:
@@ -143,26 +151,27 @@ def _gate(ctx: Context, lane: str, spec: LaneSpec | None, gate: Gate, picture: M
         elif lost is not None:
             yield _obey(ctx, gate, AbandonMatch(lane=lane, gate=gate.gate, task=name, reason=lost), abandon)
         elif name not in picture.all.requested and spec is not None:
-            yield _request(ctx, spec, gate, name, task.pairs, task.offset, picture)
+            yield _asked_for(ctx, spec, gate, name, picture)
     if spec is not None:
         yield from _more(lane, spec, gate)
 
 
 def _taken_in(ctx: Context, lane: str, gate: Gate, task: str, finished: TaskFinished) -> Append:
-    evidence = finished.evidence
-    counts, games = evidence.get("counts"), evidence.get("games")
-    if not isinstance(counts, list) or not 2 <= len(counts) <= 5 or not isinstance(games, int):
-        reason = "the evaluation finished without counts"
+    """What the evaluation says it played; what can't be read counts as not played, and says why."""
+    told = {name: finished.evidence[name] for name in ("counts", "games", "settings") if name in finished.evidence}
+    try:
+        order = RecordMatch.model_validate({"lane": lane, "gate": gate.gate, "task": task, "settings": {}} | told)
+    except ValidationError as error:
+        reason = f"the evaluation finished without counts: {_first(error)}"
         return _obey(ctx, gate, AbandonMatch(lane=lane, gate=gate.gate, task=task, reason=reason), abandon)
-    order = RecordMatch(
-        lane=lane,
-        gate=gate.gate,
-        task=task,
-        counts=tuple(counts),
-        games=games,
-        settings=evidence.get("settings", {}),
-    )
     return _obey(ctx, gate, order, record)
+
+
+def _first(error: ValidationError) -> str:
+    """The first field that is not what it has to be, with its value."""
+    first = error.errors()[0]
+    value = "" if first["type"] == "missing" else f" = {first['input']!r}"
+    return f"{'.'.join(str(part) for part in first['loc'])}{value[:80]}: {first['msg']}"
 
 
 def _more(lane: str, spec: LaneSpec, gate: Gate) -> Iterable[Action]:
@@ -185,6 +194,14 @@ def _more(lane: str, spec: LaneSpec, gate: Gate) -> Iterable[Action]:
         return [fact] if now is not None and not now.closed and len(now.tasks) == len(gate.tasks) else []
 
     yield _append(lane, gate.iteration, decide)
+
+
+def _asked_for(ctx: Context, spec: LaneSpec, gate: Gate, name: str, picture: ModelsPicture) -> Action:
+    task = gate.tasks[name]
+    try:
+        return _request(ctx, spec, gate, name, task.pairs, task.offset, picture)
+    except KindNotOffered as error:
+        return _obey(ctx, gate, AbandonMatch(lane=spec.name, gate=gate.gate, task=name, reason=str(error)), abandon)
 
 
 def openings_seed(gate: str) -> int:
