@@ -186,6 +186,9 @@ class HealthPicture(StoredPicture[Everything]):
         everything.nodes[fact.id] = evolve_node(before, recorded)
         everything.draining.discard(fact.id)
         match fact:
+            case NodeJoined(boot=boot) if boot != before.boot:
+                # its seats are its class's again: what the controller learned was of another life
+                self.controllers.pop(fact.id, None)
             case NodeDraining():
                 everything.draining.add(fact.id)
             case NodeForgotten():
