@@ -46,6 +46,7 @@ from sparring.contracts.pipeline import LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskFinished, TaskRequested
 from sparring.contracts.training_slots import HoldLaneBack, LaneHeldBack, SlotClaimed
 from sparring.testing import at, given
+from sparring.testing.scenario import Scenario
 from sparring.testing.world import World
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -75,6 +76,10 @@ def facts(*orders: RegisterModel) -> list[Fact]:
     story = given(LANE)
     for one in orders:
         story = story.when(register, one)._told()
+    return told(story)
+
+
+def told(story: Scenario) -> list[Fact]:
     return [fact if isinstance(fact, Fact) else fact[1] for fact in story.facts]
 
 
@@ -274,14 +279,69 @@ def test_three_lost_evaluations_end_the_gate_on_what_was_played() -> None:
     )
 
 
+def promoted(*models: str) -> Scenario:
+    """A lane in which each of the models came to play after the one before it."""
+    story = given(LANE)
+    for number, model in enumerate(models, start=1):
+        story = story.when(register, order(model, token=4 + number, task=f"t{number}"))._told()
+        story = story.when(record, match(WON, f"hex-g{number}-e1", f"hex-g{number}"))._told()
+    return story
+
+
+BACK = RollBack(lane="hex", by="me", reason="worse")
+
+
 def test_a_rollback_names_both_and_is_no_promotion() -> None:
-    first = given(LANE, *facts(order())).when(record, match(WON))._told()
-    second = first.when(register, order(B, token=6, task="t2"))._told()
-    promoted = second.when(record, match(WON, gate="hex-g2", task="hex-g2-e1"))._told()
-    story = promoted.when(roll_back, RollBack(lane="hex", by="me", reason="worse"))
+    story = promoted(A, B).when(roll_back, BACK)
     assert isinstance(story.outcome[0], ModelRolledBack)
     assert (story.outcome[0].model, story.outcome[0].to) == (B, A)
     story.then_types(ModelRolledBack)
+
+
+def test_a_second_rollback_goes_further_back_and_never_to_a_model_that_was_rolled_back() -> None:
+    story = promoted(A, B, C)
+    for expected in ((C, B), (B, A), (A, "")):
+        story = story.when(roll_back, BACK)
+        (back,) = story.outcome
+        assert isinstance(back, ModelRolledBack) and (back.model, back.to) == expected
+        story._told()
+    story.when(roll_back, BACK).then_types(RollbackRefused)
+
+
+def test_three_monitoring_matches_in_a_row_are_asked_for_and_roll_the_model_back() -> None:
+    """One match was opened for a promotion, and no second one: three in a row never came."""
+    story, gate = promoted(A, B), "hex-m2"
+    for _ in range(2):
+        story = story.when(record, match(LOST, f"{gate}-e1", gate))
+        opened = story.outcome[-1]
+        assert isinstance(opened, MeasurementOpened) and (opened.candidate, opened.baseline) == (B, A)
+        assert opened.gate != gate
+        story, gate = story._told(), opened.gate
+    world = World(ModelsPicture, plan, Settings(), *told(story))
+    world.tick()
+    assert world.of(ModelRolledBack) == []
+    story = story.when(record, match(LOST, f"{gate}-e1", gate)).then_types(MatchRecorded, MeasurementFinished)
+    world.add(*story.outcome)
+    world.tick(times=2)
+    assert [(fact.model, fact.to) for fact in world.of(ModelRolledBack)] == [(B, A)]
+
+
+def test_a_monitoring_match_that_is_not_lost_ends_the_doubt() -> None:
+    story = promoted(A, B).when(record, match(LOST, "hex-m2-e1", "hex-m2"))._told()
+    again = story.outcome[-1].gate  # type: ignore[attr-defined]
+    story.when(record, match(EVEN, f"{again}-e1", again)).then_types(MatchRecorded, MeasurementFinished)
+
+
+def test_a_rollback_ends_the_gate_against_the_model_that_is_rolled_back() -> None:
+    """A candidate was promoted for beating a model that played no more."""
+    story = promoted(A, B).when(register, order(C, token=9, task="t3"))._told()
+    story = story.when(record, match(EVEN, "hex-g3-e1", "hex-g3")).then_types(MatchRecorded)
+    story = story.when(roll_back, BACK).then_types(ModelRolledBack, GateDecided, ModelRejected, CurriculumRebalanced)
+    decided = story.outcome[1]
+    assert isinstance(decided, GateDecided) and (decided.verdict, decided.baseline) == ("rejected", B)
+    found = again(decided)
+    assert found is not None and found.verdict == "rejected"
+    story.when(record, match(WON, "hex-g3-e2", "hex-g3")).then_types(MatchRecorded)
 
 
 def test_a_rollback_without_production_is_refused() -> None:

@@ -110,13 +110,13 @@ def plan(ctx: Context) -> Sequence[Action]:
         spec = picture.all.specs.get(name)
         for gate in lane.open_gates:
             actions += apart(LANE, name, partial(_gate, ctx, name, spec, gate, picture))
-        actions += apart(LANE, name, partial(_regressed, name, lane))
+        actions += apart(LANE, name, partial(_regressed, ctx, name, lane))
     return actions
 
 
-def _regressed(name: str, lane: Lane) -> Iterable[Action]:
-    if regress(name, lane):
-        yield _append(name, "", partial(regress, name))
+def _regressed(ctx: Context, name: str, lane: Lane) -> Iterable[Action]:
+    if regress(name, lane, ctx):
+        yield _append(name, "", lambda now: regress(name, now, ctx))
 
 
 def _fence(name: str, token: int, lane: Lane) -> Sequence[Fact]:
