@@ -44,7 +44,14 @@ from sparring.contracts.lifecycle import (
 from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskFinished, TaskRequested
-from sparring.contracts.training_slots import HoldLaneBack, LaneHeldBack, SlotClaimed
+from sparring.contracts.training_slots import (
+    HoldLaneBack,
+    LaneHeldBack,
+    SlotClaimed,
+    SlotExpired,
+    SlotPreempted,
+    SlotReleased,
+)
 from sparring.testing import at, given
 from sparring.testing.scenario import Scenario
 from sparring.testing.world import World
@@ -109,6 +116,36 @@ def test_a_stale_holders_model_is_refused_while_the_next_holder_still_trains() -
     assert isinstance(late, ModelRefused)
     assert (late.token, late.highest_token) == (1, 2) and "later holder" in late.reason
     given(LANE, *world.of(FenceRaised)).when(register, order(token=2)).then_types(ModelRegistered, GateOpened)
+
+
+@pytest.mark.parametrize("gave_back", ["released", "gave way"])
+def test_the_model_of_a_holder_that_gave_its_slot_back_registers_while_the_next_one_trains(gave_back: str) -> None:
+    """A training that had ended released its slot, a waiting claim got it, and the finished model was refused."""
+    ended = SlotReleased(lane="hex", token=1, held_s=1) if gave_back == "released" else preempted(gave_way=True)
+    world = World(ModelsPicture, plan, Settings(), claimed("ended"), ended, claimed("next"))
+    world.tick(times=2)
+    story = given(LANE, *world.of(FenceRaised))
+    story.when(register, order(token=0)).then_types(ModelRefused)
+    story = story.when(register, order(token=1)).then_types(ModelRegistered, GateOpened)
+    story = story.when(register, order(B, token=3, task="t2"))._told()
+    assert isinstance(story.outcome[-1], GateOpened)
+    story.when(register, order(C, token=1, task="t3")).then_types(ModelRefused)
+
+
+@pytest.mark.parametrize("lost", ["expired", "preempted"])
+def test_the_model_of_a_holder_that_lost_its_slot_is_refused_once_the_next_one_trains(lost: str) -> None:
+    expired = SlotExpired(lane="hex", token=3, holder="stale", reason="the lease ended")
+    world = World(
+        ModelsPicture, plan, Settings(), claimed("ended"), SlotReleased(lane="hex", token=1, held_s=1),
+        claimed("stale"), expired if lost == "expired" else preempted(token=3, gave_way=False), claimed("next"),
+    )  # fmt: skip
+    world.tick(times=2)
+    given(LANE, *world.of(FenceRaised)).when(register, order(token=3)).then_types(ModelRefused)
+    given(LANE, *world.of(FenceRaised)).when(register, order(token=5)).then_types(ModelRegistered, GateOpened)
+
+
+def preempted(token: int = 1, *, gave_way: bool) -> SlotPreempted:
+    return SlotPreempted(lane="hex", token=token, holder="h", held_s=1, gave_way=gave_way)
 
 
 def test_a_fence_is_raised_once_and_never_lowered() -> None:

@@ -27,7 +27,13 @@ from sparring.contracts.lifecycle import (
 )
 from sparring.contracts.pipeline import LaneEdited, LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskAbandoned, TaskCancelled, TaskFinished, TaskRequested
-from sparring.contracts.training_slots import HoldLaneBack, LaneHeldBack, SlotClaimed
+from sparring.contracts.training_slots import (
+    HoldLaneBack,
+    LaneHeldBack,
+    SlotClaimed,
+    SlotPreempted,
+    SlotReleased,
+)
 from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.picture import StoredPicture
 from sparring.subjects import Ref
@@ -38,14 +44,16 @@ REGRESSION = "regression"
 
 @dataclass
 class Everything:
-    """`claimed` is the newest training slot's token by lane, `worse` the hold that a regression asks for."""
+    """By lane: `released` is the token of a slot that its holder gave back and nobody claimed since, `fences` the oldest
+    token that may register, `worse` the hold that a regression asks for."""
 
     lanes: dict[str, Lane] = field(default_factory=dict)
     specs: dict[str, LaneSpec] = field(default_factory=dict)
     requested: dict[str, str] = field(default_factory=dict)
     finished: dict[str, TaskFinished] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
-    claimed: dict[str, int] = field(default_factory=dict)
+    released: dict[str, int] = field(default_factory=dict)
+    fences: dict[str, int] = field(default_factory=dict)
     worse: dict[str, HoldLaneBack] = field(default_factory=dict)
 
 
@@ -69,8 +77,11 @@ class ModelsPicture(StoredPicture[Everything]):
                 everything.given_up[task] = reason
             case TaskCancelled(task=task, reason=reason) if task in everything.requested:
                 everything.given_up[task] = reason
+            case SlotReleased(lane=lane, token=token) | SlotPreempted(lane=lane, token=token, gave_way=True):
+                everything.released[lane] = token
             case SlotClaimed(lane=lane):
-                everything.claimed[lane] = recorded.sequence
+                # who gave the slot back has ended: its model may be on its way; who lost it is stale from now on
+                everything.fences[lane] = everything.released.pop(lane, recorded.sequence)
             case MeasurementFinished(lane=lane) as measured:
                 self._measured(lane, measured, recorded)
             case LaneHeldBack(lane=lane, cause="regression"):
@@ -100,7 +111,7 @@ def plan(ctx: Context) -> Sequence[Action]:
     """Gates are looked at apart: what goes wrong with one of them stops none of the others."""
     picture: ModelsPicture = ctx.picture
     actions: list[Action] = []
-    for name, token in picture.all.claimed.items():
+    for name, token in picture.all.fences.items():
         if token > picture.all.lanes.get(name, Lane()).highest_token:
             actions.append(_append(name, "", partial(_fence, name, token)))
     for name, order in picture.all.worse.items():
@@ -120,7 +131,7 @@ def _regressed(ctx: Context, name: str, lane: Lane) -> Iterable[Action]:
 
 
 def _fence(name: str, token: int, lane: Lane) -> Sequence[Fact]:
-    """The next holder trains: the earlier one's model is late from now on, on this lane's own sequence."""
+    """The next holder trains: a model of one that lost its slot is late from now on, on this lane's own sequence."""
     return [FenceRaised(lane=name, token=token)] if token > lane.highest_token else []
 
 
