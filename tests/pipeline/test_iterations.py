@@ -63,6 +63,7 @@ from sparring.decider import Action, Send
 from sparring.errors import BadInput
 from sparring.invariants import EveryWaitHasADeadline, violations
 from sparring.lane_file import load_lanes
+from sparring.task_specs import task_spec
 from sparring.testing import at, given
 from sparring.testing.world import World
 
@@ -326,6 +327,18 @@ def test_nothing_about_one_lane_stops_the_others_and_what_is_not_understood_is_s
     assert isinstance(well, Send)
     with pytest.raises(KeyError, match="a bug"):
         loop.carry_out(sick)
+
+
+def test_an_iteration_that_closes_forgets_its_own_tasks_alone_whatever_lanes_are_called() -> None:
+    """`hex-1` is the first iteration of `hex`, and a lane whose tasks begin with that name."""
+    loop = Loop(None, LaneRegistered(lane="hex-1", spec=lane(name="hex-1")))
+    assert [fact.iteration for fact in loop.of(IterationOpened)] == ["hex-1", "hex-1-1"]
+    specs = [task_spec(lane(name=name), "export", task, timeout_s=1, work={}, iteration=iteration)
+             for name, iteration, task in (("hex", "hex-1", "hex-1-export-1"), ("hex-1", "hex-1-1", "hex-1-1-export-1"))]  # fmt: skip
+    loop.add(TaskRequested(task="hex-1-export-1", spec=specs[0], by="pipeline"))
+    loop.add(TaskRequested(task="hex-1-1-export-1", spec=specs[1], by="pipeline"))
+    loop.add(IterationClosed(iteration="hex-1", lane="hex", outcome="failed", reason="x", games=0, seconds=1))
+    assert list(loop.context().picture.all.tasks) == ["hex-1-1-export-1"]
 
 
 def test_an_abandoned_training_gives_its_slot_back() -> None:
