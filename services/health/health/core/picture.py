@@ -194,6 +194,9 @@ class HealthPicture(StoredPicture[Everything]):
             case NodeForgotten():
                 del everything.nodes[fact.id]
                 self.controllers.pop(fact.id, None)
+                for lane in everything.lanes.values():
+                    for batch in [name for name, node in lane.unstored.items() if node == fact.id]:
+                        lane.pending.pop(batch, None)
                 for scope in ("node", "link"):
                     everything.streaks.pop(f"{scope}-{fact.id}", None)
                     everything.breakers.pop(f"{scope}-{fact.id}", None)
