@@ -373,8 +373,8 @@ def test_a_rollback_ends_the_gate_against_the_model_that_is_rolled_back() -> Non
     """A candidate was promoted for beating a model that played no more."""
     story = promoted(A, B).when(register, order(C, token=9, task="t3"))._told()
     story = story.when(record, match(EVEN, "hex-g3-e1", "hex-g3")).then_types(MatchRecorded)
-    story = story.when(roll_back, BACK).then_types(ModelRolledBack, GateDecided, ModelRejected, CurriculumRebalanced)
-    decided = story.outcome[1]
+    story = story.when(roll_back, BACK).then_types(GateDecided, ModelRejected, CurriculumRebalanced, ModelRolledBack)
+    decided = story.outcome[0]
     assert isinstance(decided, GateDecided) and (decided.verdict, decided.baseline) == ("rejected", B)
     found = again(decided)
     assert found is not None and found.verdict == "rejected"

@@ -283,6 +283,7 @@ GOOD = {"positions": 100, "coverage": {"policy": 1.0}, "duplicates": 0.0}
         ("duplicates", "few", "duplicates = 'few'"),
         ("positions", "many", "positions = 'many'"),
         ("positions", 1.5, "positions = 1.5"),
+        ("positions", 10**400, "positions = 1000"),
     ],
 )
 def test_ill_shaped_evidence_is_like_none_with_field_and_value_in_the_reason(

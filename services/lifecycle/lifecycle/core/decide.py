@@ -296,4 +296,4 @@ def _rolled_back(name: str, lane: Lane, ctx: Context, to: str, by: str, reason: 
     """A candidate that beats the model which is taken back would say nothing about the one that plays then."""
     artifact = lane.models[to].artifact if to else None
     back = ModelRolledBack(lane=name, model=lane.production, to=to, artifact=artifact, by=by, reason=reason)
-    return [back, *_superseded(lane, ctx, name)]
+    return [*_superseded(lane, ctx, name), back]

@@ -44,16 +44,17 @@ REGRESSION = "regression"
 
 @dataclass
 class Everything:
-    """By lane: `released` is the token of a slot that its holder gave back and nobody claimed since, `fences` the oldest
-    token that may register, `worse` the hold that a regression asks for."""
+    """By lane: `claimed` is the newest training slot's token, `ended` that of the slot before it where its holder gave it
+    back, `released` that of a slot given back which nobody claimed since; `worse` the hold that a regression asks for."""
 
     lanes: dict[str, Lane] = field(default_factory=dict)
     specs: dict[str, LaneSpec] = field(default_factory=dict)
     requested: dict[str, str] = field(default_factory=dict)
     finished: dict[str, TaskFinished] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
+    claimed: dict[str, int] = field(default_factory=dict)
     released: dict[str, int] = field(default_factory=dict)
-    fences: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
     worse: dict[str, HoldLaneBack] = field(default_factory=dict)
 
 
@@ -80,8 +81,8 @@ class ModelsPicture(StoredPicture[Everything]):
             case SlotReleased(lane=lane, token=token) | SlotPreempted(lane=lane, token=token, gave_way=True):
                 everything.released[lane] = token
             case SlotClaimed(lane=lane):
-                # who gave the slot back has ended: its model may be on its way; who lost it is stale from now on
-                everything.fences[lane] = everything.released.pop(lane, recorded.sequence)
+                everything.claimed[lane] = recorded.sequence
+                everything.ended[lane] = everything.released.pop(lane, 0)
             case MeasurementFinished(lane=lane) as measured:
                 self._measured(lane, measured, recorded)
             case LaneHeldBack(lane=lane, cause="regression"):
@@ -111,7 +112,9 @@ def plan(ctx: Context) -> Sequence[Action]:
     """Gates are looked at apart: what goes wrong with one of them stops none of the others."""
     picture: ModelsPicture = ctx.picture
     actions: list[Action] = []
-    for name, token in picture.all.fences.items():
+    for name, newest in picture.all.claimed.items():
+        # who gave the slot back has ended: its model may be on its way; who lost it is stale from now on
+        token = picture.all.ended.get(name) or newest
         if token > picture.all.lanes.get(name, Lane()).highest_token:
             actions.append(_append(name, "", partial(_fence, name, token)))
     for name, order in picture.all.worse.items():

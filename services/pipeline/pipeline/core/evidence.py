@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+# more positions than any lane will ever have, and exact as a float
+MOST = 1e15
 
 
 class IllShaped(ValueError):
@@ -34,9 +36,9 @@ def exported(evidence: Mapping[str, Any]) -> Exported:
 
 
 def number(name: str, value: Any) -> float:
-    """A finite number that is not negative: NaN and infinity would be null in a fact."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise IllShaped(f"{name} = {shown(value)} is no finite number from 0 on")
+    """A number that is not negative and not endless: NaN and infinity would be null in a fact."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST:
+        raise IllShaped(f"{name} = {shown(value)} is no number from 0 to {MOST:.0e}")
     return float(value)
 
 
