@@ -13,6 +13,8 @@ from sparring.errors import BadInput
 
 PLACEHOLDERS = {"verify": ("{file}",)}
 DEFAULT_PLACEHOLDERS = ("{job}", "{out}")
+# the steps of `auto` that run a program of the lane's own
+PROGRAMS = ("export", "train", "evaluate")
 
 
 def load_lanes(path: Path) -> list[LaneSpec]:
@@ -56,4 +58,18 @@ def _lane(path: Path, number: int, table: Any) -> LaneSpec:
                 )
     if "selfplay" not in lane.commands:
         raise BadInput(f"lane file {path}, lane {name}: commands.selfplay is missing; name the program that plays")
+    lacks = lacking(lane)
+    if lacks:
+        raise BadInput(f"lane file {path}, lane {name}: {lacks}")
     return lane
+
+
+def lacking(lane: LaneSpec) -> str:
+    """Which step of an enabled lane goes by itself and has no program, with the remedy; '' when none does."""
+    missing = [step for step in PROGRAMS if step in lane.auto and step not in lane.commands]
+    if not lane.enabled or not missing:
+        return ""
+    return (
+        f"auto = {list(lane.auto)!r}: commands.{missing[0]} is missing; "
+        f"name the program of that step, or leave the step out of auto"
+    )

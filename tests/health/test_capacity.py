@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from health_world import Watched, heart
+from hypothesis import example
 from hypothesis import given as any_given
 from hypothesis import strategies as st
 
@@ -109,3 +110,44 @@ def test_after_any_time_at_its_limit_the_controller_turns_at_once(steps: int) ->
         one = one.step(0.0, 1, 8)
     # without anti-windup the integral of the idle time would hold it at the limit for as long
     assert one.step(1.0, 1, 8).output < one.output
+
+
+STEPS = 120
+# loads, and for how many steps each
+STRETCHES = st.lists(st.tuples(st.floats(0, 1), st.integers(1, 60)), max_size=5)
+
+
+def after(most: int, *stretches: tuple[float, int]) -> Controller:
+    one = Controller(8.0)
+    for load, steps in stretches:
+        for _ in range(steps):
+            one = one.step(load, 1, most)
+    return one
+
+
+@any_given(STRETCHES, st.floats(0, 0.5), st.integers(8, 64))
+@example([(1.0, 60)], 0.3, 16)
+def test_a_node_that_is_idle_long_enough_leaves_the_least_seats_whatever_came_before(
+    history: list[tuple[float, int]], load: float, most: int
+) -> None:
+    """The integral stood still while the wanted seats lay below the least: a node stayed at one seat for ever."""
+    assert after(most, *history, (load, STEPS)).seats(1, load, 1, most) > 1
+
+
+@any_given(STRETCHES, st.floats(0.9, 1), st.integers(8, 64))
+@example([(0.3, 60)], 0.9, 16)
+def test_a_node_that_is_overloaded_long_enough_leaves_the_most_seats_whatever_came_before(
+    history: list[tuple[float, int]], load: float, most: int
+) -> None:
+    assert after(most, *history, (load, STEPS)).seats(most, load, 1, most) < most
+
+
+def test_a_node_that_starts_again_begins_with_a_controller_of_its_own() -> None:
+    one = Watched()
+    one.hears(busy(4, 1.0))
+    one.passes(1_000, 5)
+    before, at = one.picture.controllers["n1"]
+    one.hears(busy(4, 0.7).model_copy(update={"boot": "b2"}))
+    one.passes(10, 5)
+    after, again = one.picture.controllers["n1"]
+    assert (after.output, after.integral) == (4.0, 0.0) and before.integral < 0 and again > at

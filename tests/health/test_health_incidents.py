@@ -11,7 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from health.core.pressure import CRITICAL_NODES, EVALUATION, EXPORT, PROMOTION, SYNC, Limits, next_level, rank
-from sparring.contracts.health import AlarmRaised, BackpressureChanged, BreakerOpened, HealthScored, NodeLost
+from sparring.contracts.health import (
+    AlarmRaised,
+    BackpressureChanged,
+    BreakerOpened,
+    HealthScored,
+    NodeForgotten,
+    NodeLost,
+    NodeRetired,
+)
 from sparring.contracts.parts import DRAINED_BY, FACTORS, LEVELS, THROTTLED_BY, Check
 from sparring.contracts.pipeline import IterationOpened
 from sparring.contracts.sync import BatchAdmitted, DatasetSealed, GamesRecorded, TransferFailed
@@ -120,6 +128,32 @@ def test_rule_08_a_failed_transfer_leaves_the_queue_as_deep_as_it_was() -> None:
     assert [(fact.depth, fact.level) for fact in one.of(BackpressureChanged) if fact.name == "sync"] == [
         (120.0, "soft")
     ]
+
+
+@pytest.mark.parametrize("ending", ["lost", "retired", "forgotten"])
+def test_rule_08_games_on_a_node_that_is_gone_do_not_stop_the_lanes_self_play(ending: str) -> None:
+    """Nothing but the node brings them, and only after a day they count as lost: self-play stood still as long."""
+    one = Watched(lane(), recorded("old").model_copy(update={"games": 20_000}))
+    one.hears(heart("n1"), heart("n2"), heart("n3"), heart("n4"))
+    one.passes(400, 10)
+    assert level(one) == "stop"
+    if ending == "retired":
+        one.add(NodeRetired(node="n1", boot="b1", by="me", reason="broken"))
+    else:
+        one.add(NodeLost(node="n1", boot="b1", reason="silent", silent_s=20, limit_s=20))
+        one.hears(heart("n2"), heart("n3"), heart("n4"))
+    if ending == "forgotten":
+        one.add(NodeForgotten(node="n1", by="me", reason="sold"))
+    one.passes(3)
+    assert level(one) == "none"
+    if ending != "forgotten":
+        one.hears(*(heart(name, boot="b2" if name == "n1" else "b1") for name in ("n1", "n2", "n3", "n4")))
+        one.passes(3)
+        assert level(one) == "stop", "the node is there again, and so are its games"
+
+
+def level(one: Watched) -> str:
+    return [fact.level for fact in one.of(BackpressureChanged) if fact.name == "pending-games"][-1]
 
 
 def test_rule_08_data_that_export_took_frees_self_play() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
 
+from lifecycle.core import plan as plans
 from lifecycle.core.curriculum import weight
 from lifecycle.core.decide import abandon, close, record, register, roll_back
 from lifecycle.core.evolve import LANE
@@ -43,8 +44,16 @@ from sparring.contracts.lifecycle import (
 from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskFinished, TaskRequested
-from sparring.contracts.training_slots import HoldLaneBack, LaneHeldBack, SlotClaimed
+from sparring.contracts.training_slots import (
+    HoldLaneBack,
+    LaneHeldBack,
+    SlotClaimed,
+    SlotExpired,
+    SlotPreempted,
+    SlotReleased,
+)
 from sparring.testing import at, given
+from sparring.testing.scenario import Scenario
 from sparring.testing.world import World
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
@@ -74,6 +83,10 @@ def facts(*orders: RegisterModel) -> list[Fact]:
     story = given(LANE)
     for one in orders:
         story = story.when(register, one)._told()
+    return told(story)
+
+
+def told(story: Scenario) -> list[Fact]:
     return [fact if isinstance(fact, Fact) else fact[1] for fact in story.facts]
 
 
@@ -103,6 +116,36 @@ def test_a_stale_holders_model_is_refused_while_the_next_holder_still_trains() -
     assert isinstance(late, ModelRefused)
     assert (late.token, late.highest_token) == (1, 2) and "later holder" in late.reason
     given(LANE, *world.of(FenceRaised)).when(register, order(token=2)).then_types(ModelRegistered, GateOpened)
+
+
+@pytest.mark.parametrize("gave_back", ["released", "gave way"])
+def test_the_model_of_a_holder_that_gave_its_slot_back_registers_while_the_next_one_trains(gave_back: str) -> None:
+    """A training that had ended released its slot, a waiting claim got it, and the finished model was refused."""
+    ended = SlotReleased(lane="hex", token=1, held_s=1) if gave_back == "released" else preempted(gave_way=True)
+    world = World(ModelsPicture, plan, Settings(), claimed("ended"), ended, claimed("next"))
+    world.tick(times=2)
+    story = given(LANE, *world.of(FenceRaised))
+    story.when(register, order(token=0)).then_types(ModelRefused)
+    story = story.when(register, order(token=1)).then_types(ModelRegistered, GateOpened)
+    story = story.when(register, order(B, token=3, task="t2"))._told()
+    assert isinstance(story.outcome[-1], GateOpened)
+    story.when(register, order(C, token=1, task="t3")).then_types(ModelRefused)
+
+
+@pytest.mark.parametrize("lost", ["expired", "preempted"])
+def test_the_model_of_a_holder_that_lost_its_slot_is_refused_once_the_next_one_trains(lost: str) -> None:
+    expired = SlotExpired(lane="hex", token=3, holder="stale", reason="the lease ended")
+    world = World(
+        ModelsPicture, plan, Settings(), claimed("ended"), SlotReleased(lane="hex", token=1, held_s=1),
+        claimed("stale"), expired if lost == "expired" else preempted(token=3, gave_way=False), claimed("next"),
+    )  # fmt: skip
+    world.tick(times=2)
+    given(LANE, *world.of(FenceRaised)).when(register, order(token=3)).then_types(ModelRefused)
+    given(LANE, *world.of(FenceRaised)).when(register, order(token=5)).then_types(ModelRegistered, GateOpened)
+
+
+def preempted(token: int = 1, *, gave_way: bool) -> SlotPreempted:
+    return SlotPreempted(lane="hex", token=token, holder="h", held_s=1, gave_way=gave_way)
 
 
 def test_a_fence_is_raised_once_and_never_lowered() -> None:
@@ -180,6 +223,84 @@ def test_a_match_of_an_unknown_gate_is_refused() -> None:
     given(LANE).when(record, match(WON, gate="nobody")).then_types(MatchRefused)
 
 
+@pytest.mark.parametrize(("counts", "games"), [((0, 0, 0, 0, 0), 0), (EVEN, 7), ((10, 20, 10), 40)])
+def test_three_evaluations_that_say_nothing_end_the_gate_on_what_was_played(
+    counts: tuple[int, ...], games: int
+) -> None:
+    """It asked for another one for two hours."""
+    asked = [
+        EvaluationRequested(lane="hex", gate="hex-g1", task=f"e{n}", pairs=100, opening_offset=100 * n)
+        for n in range(4)
+    ]
+    story = given(LANE, *facts(order()), *asked).when(record, match(EVEN, "e3")).then_types(MatchRecorded)
+    for number in range(2):
+        story = story.when(record, match(counts, f"e{number}", games=games)).then_types(MatchRefused)
+    story.when(record, match(counts, "e2", games=games)).then_types(
+        MatchRefused, GateDecided, ModelRejected, CurriculumRebalanced
+    )
+
+
+def played(world: World, task: str, evidence: dict[str, Any]) -> None:
+    (spec,) = [one.spec for one in world.orders(RequestTask) if one.task == task]
+    world.add(TaskRequested(task=task, spec=spec, by="lifecycle"))
+    world.add(
+        TaskFinished(
+            task=task, attempt=1, node="n", kind="evaluate", lane="hex", seconds=1, files=(), evidence=evidence
+        )
+    )
+
+
+SPEC = {"name": "hex", "game": "hex", "gate": RULES.model_dump(),
+        "commands": dict.fromkeys(("selfplay", "evaluate"), ("x", "{job}", "{out}"))}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("counts", [1, -1, 2]), ("counts", [1, "x"]), ("counts", None), ("games", 1.5), ("settings", 3)],
+)
+def test_ill_shaped_evidence_is_a_lost_evaluation_with_field_and_value_in_the_reason(field: str, value: object) -> None:
+    """It stopped the planner for every lane."""
+    world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=LaneSpec.model_validate(SPEC)),
+                  *facts(order()))  # fmt: skip
+    for number in (1, 2, 3):
+        world.tick(times=3)
+        played(
+            world, f"hex-g1-e{number}", {"counts": list(EVEN), "games": 2 * sum(EVEN), "settings": {}} | {field: value}
+        )
+    world.tick(times=3)
+    assert [fact.reason for fact in world.of(GateDecided)] == ["no_games"]
+    assert all(field in fact.reason for fact in world.of(MatchRefused)) and len(world.of(MatchRefused)) == 3
+
+
+def test_an_evaluation_without_a_command_ends_the_gate_and_says_so() -> None:
+    spec = LaneSpec.model_validate(SPEC | {"commands": {"selfplay": ("x", "{job}", "{out}")}})
+    world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=spec), *facts(order()))
+    world.tick(times=8)
+    assert [fact.reason for fact in world.of(GateDecided)] == ["no_games"]
+    assert "commands.evaluate is missing" in world.of(MatchRefused)[0].reason
+
+
+def test_nothing_about_one_gate_stops_the_others_and_what_is_not_understood_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=LaneSpec.model_validate(SPEC)),
+                  *facts(order()))  # fmt: skip
+    other = order(lane="sick")
+    world.add(*[fact.model_copy(update={"lane": "sick"}) for fact in facts(other)])
+    understood = plans._gate
+
+    def gate(ctx: Any, lane: str, *more: Any) -> Any:
+        if lane == "sick":
+            raise KeyError("a bug")
+        return understood(ctx, lane, *more)
+
+    monkeypatch.setattr(plans, "_gate", gate)
+    *well, sick = plan(world.context())
+    assert len(well) == 1 and world.carry_out(well[0])
+    with pytest.raises(KeyError, match="a bug"):
+        world.carry_out(sick)
+
+
 def test_three_lost_evaluations_end_the_gate_on_what_was_played() -> None:
     asked = [
         EvaluationRequested(lane="hex", gate="hex-g1", task=f"e{n}", pairs=100, opening_offset=100 * n)
@@ -195,14 +316,69 @@ def test_three_lost_evaluations_end_the_gate_on_what_was_played() -> None:
     )
 
 
+def promoted(*models: str) -> Scenario:
+    """A lane in which each of the models came to play after the one before it."""
+    story = given(LANE)
+    for number, model in enumerate(models, start=1):
+        story = story.when(register, order(model, token=4 + number, task=f"t{number}"))._told()
+        story = story.when(record, match(WON, f"hex-g{number}-e1", f"hex-g{number}"))._told()
+    return story
+
+
+BACK = RollBack(lane="hex", by="me", reason="worse")
+
+
 def test_a_rollback_names_both_and_is_no_promotion() -> None:
-    first = given(LANE, *facts(order())).when(record, match(WON))._told()
-    second = first.when(register, order(B, token=6, task="t2"))._told()
-    promoted = second.when(record, match(WON, gate="hex-g2", task="hex-g2-e1"))._told()
-    story = promoted.when(roll_back, RollBack(lane="hex", by="me", reason="worse"))
+    story = promoted(A, B).when(roll_back, BACK)
     assert isinstance(story.outcome[0], ModelRolledBack)
     assert (story.outcome[0].model, story.outcome[0].to) == (B, A)
     story.then_types(ModelRolledBack)
+
+
+def test_a_second_rollback_goes_further_back_and_never_to_a_model_that_was_rolled_back() -> None:
+    story = promoted(A, B, C)
+    for expected in ((C, B), (B, A), (A, "")):
+        story = story.when(roll_back, BACK)
+        (back,) = story.outcome
+        assert isinstance(back, ModelRolledBack) and (back.model, back.to) == expected
+        story._told()
+    story.when(roll_back, BACK).then_types(RollbackRefused)
+
+
+def test_three_monitoring_matches_in_a_row_are_asked_for_and_roll_the_model_back() -> None:
+    """One match was opened for a promotion, and no second one: three in a row never came."""
+    story, gate = promoted(A, B), "hex-m2"
+    for _ in range(2):
+        story = story.when(record, match(LOST, f"{gate}-e1", gate))
+        opened = story.outcome[-1]
+        assert isinstance(opened, MeasurementOpened) and (opened.candidate, opened.baseline) == (B, A)
+        assert opened.gate != gate
+        story, gate = story._told(), opened.gate
+    world = World(ModelsPicture, plan, Settings(), *told(story))
+    world.tick()
+    assert world.of(ModelRolledBack) == []
+    story = story.when(record, match(LOST, f"{gate}-e1", gate)).then_types(MatchRecorded, MeasurementFinished)
+    world.add(*story.outcome)
+    world.tick(times=2)
+    assert [(fact.model, fact.to) for fact in world.of(ModelRolledBack)] == [(B, A)]
+
+
+def test_a_monitoring_match_that_is_not_lost_ends_the_doubt() -> None:
+    story = promoted(A, B).when(record, match(LOST, "hex-m2-e1", "hex-m2"))._told()
+    again = story.outcome[-1].gate  # type: ignore[attr-defined]
+    story.when(record, match(EVEN, f"{again}-e1", again)).then_types(MatchRecorded, MeasurementFinished)
+
+
+def test_a_rollback_ends_the_gate_against_the_model_that_is_rolled_back() -> None:
+    """A candidate was promoted for beating a model that played no more."""
+    story = promoted(A, B).when(register, order(C, token=9, task="t3"))._told()
+    story = story.when(record, match(EVEN, "hex-g3-e1", "hex-g3")).then_types(MatchRecorded)
+    story = story.when(roll_back, BACK).then_types(GateDecided, ModelRejected, CurriculumRebalanced, ModelRolledBack)
+    decided = story.outcome[0]
+    assert isinstance(decided, GateDecided) and (decided.verdict, decided.baseline) == ("rejected", B)
+    found = again(decided)
+    assert found is not None and found.verdict == "rejected"
+    story.when(record, match(WON, "hex-g3-e2", "hex-g3")).then_types(MatchRecorded)
 
 
 def test_a_rollback_without_production_is_refused() -> None:
@@ -227,22 +403,15 @@ def test_the_curriculums_weight_stays_in_its_band(score: float, games: int, has_
 
 
 def test_the_planner_asks_for_games_with_openings_of_their_own_until_the_gate_is_decided() -> None:
-    commands = dict.fromkeys(("selfplay", "evaluate"), ("x", "{job}", "{out}"))
-    spec = LaneSpec.model_validate({"name": "hex", "game": "hex", "commands": commands, "gate": RULES.model_dump()})
+    spec = LaneSpec.model_validate(SPEC)
     world = World(ModelsPicture, plan, Settings(), LaneRegistered(lane="hex", spec=spec), *facts(order()))
     for number in (1, 2):
         world.tick(times=3)
         task = f"hex-g1-e{number}"
         request = next(one for one in world.orders(RequestTask) if one.task == task)
         assert request.spec.work["opening_offset"] == 100 * (number - 1)
-        world.add(TaskRequested(task=task, spec=request.spec, by="lifecycle"))
         counts = list(EVEN if number == 1 else WON)
-        evidence = {"counts": counts, "games": 2 * sum(counts), "settings": {}}
-        world.add(
-            TaskFinished(
-                task=task, attempt=1, node="n", kind="evaluate", lane="hex", seconds=1, files=(), evidence=evidence
-            )
-        )
+        played(world, task, {"counts": counts, "games": 2 * sum(counts), "settings": {}})
     world.tick(times=3)
     assert [fact.verdict for fact in world.of(GateDecided)] == ["passed"]
     assert len(world.of(ModelPromoted)) == 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.core import plan as plans
 from pipeline.core.lane import LANE, pause, register, resume
 from pipeline.core.picture import LoopPicture
 from pipeline.core.plan import plan
 from pipeline.core.quality import good_enough, quality
+from pipeline.core.stage import Look
 from pipeline.settings import Settings
 from sparring.contracts.base import Fact
 from sparring.contracts.lanes import LaneSpec, QualityRules
@@ -56,7 +59,11 @@ from sparring.contracts.training_slots import (
     SlotClaimed,
     SlotExpired,
 )
+from sparring.decider import Action, Send
+from sparring.errors import BadInput
 from sparring.invariants import EveryWaitHasADeadline, violations
+from sparring.lane_file import load_lanes
+from sparring.task_specs import task_spec
 from sparring.testing import at, given
 from sparring.testing.world import World
 
@@ -264,6 +271,77 @@ def test_a_completion_without_evidence_is_tried_again_and_then_the_iteration_clo
     assert [fact.number for fact in loop.of(IterationOpened)] == [1, 2]
 
 
+GOOD = {"positions": 100, "coverage": {"policy": 1.0}, "duplicates": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("coverage", [1.0], "coverage = [1.0]"),
+        ("coverage", {"policy": None}, "coverage.policy = None"),
+        ("coverage", {"policy": float("nan")}, "coverage.policy = nan"),
+        ("duplicates", "few", "duplicates = 'few'"),
+        ("positions", "many", "positions = 'many'"),
+        ("positions", 1.5, "positions = 1.5"),
+        ("positions", 10**400, "positions = 1000"),
+    ],
+)
+def test_ill_shaped_evidence_is_like_none_with_field_and_value_in_the_reason(
+    field: str, value: object, said: str
+) -> None:
+    loop = Loop().collected().sealed()
+    for _ in range(3):
+        loop.done("export", "shard", GOOD | {field: value})
+        loop.tick(times=3)
+    assert all(said in fact.reason for fact in loop.of(StageRetried)) and len(loop.of(StageRetried)) == 2
+    assert [fact.outcome for fact in loop.of(IterationClosed)] == ["failed"]
+
+
+@pytest.mark.parametrize("kind", ["export", "train"])
+def test_a_step_without_a_command_fails_its_iteration_and_says_so(kind: str) -> None:
+    commands = {name: argv for name, argv in COMMANDS.items() if name != kind}
+    loop = Loop(lane(commands=commands)).collected().sealed()
+    for _ in range(3):
+        if kind == "train":
+            loop = loop.exported() if not loop.of(ExportFinished) else loop
+            loop.slot()
+        loop.tick(times=3)
+    (closed,) = loop.of(IterationClosed)
+    assert f"commands.{kind} is missing" in closed.reason
+    assert len(loop.orders(ReleaseSlot)) == len(loop.of(TrainingStarted))
+
+
+def test_nothing_about_one_lane_stops_the_others_and_what_is_not_understood_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = Loop()
+    loop.add(LaneRegistered(lane="sick", spec=lane(name="sick")))
+    loop.tick(times=2)
+
+    def step(look: Look) -> list[Action]:
+        if look.spec.name == "sick":
+            raise KeyError("a bug")
+        return [Send(PauseLane(lane="hex", revision=1, by="me"), key="well")]
+
+    monkeypatch.setitem(plans.STEPS, "games", step)
+    well, sick = plan(loop.context())
+    assert isinstance(well, Send)
+    with pytest.raises(KeyError, match="a bug"):
+        loop.carry_out(sick)
+
+
+def test_an_iteration_that_closes_forgets_its_own_tasks_alone_whatever_lanes_are_called() -> None:
+    """`hex-1` is the first iteration of `hex`, and a lane whose tasks begin with that name."""
+    loop = Loop(None, LaneRegistered(lane="hex-1", spec=lane(name="hex-1")))
+    assert [fact.iteration for fact in loop.of(IterationOpened)] == ["hex-1", "hex-1-1"]
+    specs = [task_spec(lane(name=name), "export", task, timeout_s=1, work={}, iteration=iteration)
+             for name, iteration, task in (("hex", "hex-1", "hex-1-export-1"), ("hex-1", "hex-1-1", "hex-1-1-export-1"))]  # fmt: skip
+    loop.add(TaskRequested(task="hex-1-export-1", spec=specs[0], by="pipeline"))
+    loop.add(TaskRequested(task="hex-1-1-export-1", spec=specs[1], by="pipeline"))
+    loop.add(IterationClosed(iteration="hex-1", lane="hex", outcome="failed", reason="x", games=0, seconds=1))
+    assert list(loop.context().picture.all.tasks) == ["hex-1-1-export-1"]
+
+
 def test_an_abandoned_training_gives_its_slot_back() -> None:
     loop = Loop().collected().sealed().exported().slot()
     task = [one for one in loop.orders(RequestTask) if one.spec.kind == "train"][-1]
@@ -420,6 +498,20 @@ def test_a_lane_is_registered_once_and_edited_by_name() -> None:
     story = story.when(register, RegisterLane(lane="hex", spec=lane(task_target_s=7.0)))
     assert isinstance(story.outcome[0], LaneEdited)
     assert story.outcome[0].changed == ("task_target_s",)
+
+
+def test_an_enabled_lane_whose_step_has_no_command_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    without = lane(commands={name: argv for name, argv in COMMANDS.items() if name != "train"})
+    story = given(LANE).when(register, RegisterLane(lane="hex", spec=without)).then_types(LaneOrderRefused)
+    assert "commands.train is missing; name the program" in story.outcome[0].reason  # type: ignore[attr-defined]
+    for fits in ({"auto": ("sync", "export")}, {"enabled": False}):
+        order = RegisterLane(lane="hex", spec=without.model_copy(update=fits))
+        given(LANE).when(register, order).then_types(LaneRegistered)
+    (tmp_path / "lane.toml").write_text(
+        '[[lane]]\nname = "hex"\ngame = "hex"\ncommands.selfplay = ["x", "{job}", "{out}"]\n'
+    )
+    with pytest.raises(BadInput, match=r"lane hex: auto = .*'export'.*commands\.export is missing; name"):
+        load_lanes(tmp_path / "lane.toml")
 
 
 def test_orders_that_undo_each_other_are_refused_when_they_are_older() -> None:

@@ -43,6 +43,16 @@ def test_the_tasks_of_a_lost_node_are_orphaned_once_and_placed_again_older_first
     assert world.plan() == []
 
 
+def test_the_tasks_of_a_retired_node_are_placed_again() -> None:
+    world = World().join("n1").lane("hex", enabled=False).request("x", "export")
+    world.plan()
+    lost(world, "n1")
+    world.tell(health.NodeRetired(node="n1", boot="b1", by="me", reason="broken"))
+    world.join("n2")
+    assert [type(fact) for fact in world.plan()][:2] == [TaskOrphaned, TaskAssigned]
+    assert world.picture.all.tasks["x"].node == "n2"
+
+
 def test_a_node_that_comes_back_with_another_boot_has_lost_its_tasks() -> None:
     world = World().join("n1").lane("hex", enabled=False).request("x", "export")
     world.plan()

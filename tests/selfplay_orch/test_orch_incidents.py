@@ -124,6 +124,21 @@ def test_rule_12_a_breaker_that_health_closed_holds_nothing_back() -> None:
     assert len(world.running("selfplay")) > 1
 
 
+@pytest.mark.parametrize("boot", ["b1", "b2"])
+def test_a_nodes_breaker_stays_open_when_the_node_rejoins_in_the_same_life(boot: str) -> None:
+    """Lost for a moment, it got work again at once; with a new life health closes the breaker."""
+    world = World().join().lane("hex")
+    world.tell(
+        health.BreakerOpened(
+            breaker="node-n1", scope="node", node="n1", failures=5, limit=5, times=1, until=at(600), reason="x"
+        ),
+        health.NodeLost(node="n1", boot="b1", reason="silent", silent_s=20, limit_s=20),
+    )
+    world.join(boot=boot)
+    world.plan()
+    assert bool(world.running()) == (boot == "b2")
+
+
 # ---- 17: a 3600 s timeout on 2-5 h trainings
 
 

@@ -17,7 +17,7 @@ STEP_S = 30.0
 
 @dataclass(frozen=True)
 class Controller:
-    """A PID controller in seats; `output` is the smoothed target, `integral` stops where the output does. `ahead` is the
+    """A PID controller in seats; `output` is the smoothed target, `integral` grows no further than the output does. `ahead` is the
     load that the last step expected in 120 s."""
 
     output: float
@@ -38,8 +38,8 @@ class Controller:
         integral = self.integral + error * seconds / STEP_S
         wanted = self.output * (1 + KP * error + KI * integral + KD * rate)
         inside = min(most, max(least, wanted))
-        if inside != wanted:
-            # anti-windup: at a limit the integral does not grow further
+        if (wanted > most and error > 0) or (wanted < least and error < 0):
+            # anti-windup: beyond a limit the integral grows no further outwards, and comes back as soon as the error turns
             integral = self.integral
         output = SMOOTHING * inside + (1 - SMOOTHING) * self.output
         return Controller(output, integral, error, load, ahead)

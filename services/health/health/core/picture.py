@@ -196,11 +196,17 @@ class HealthPicture(StoredPicture[Everything]):
         everything.nodes[fact.id] = evolve_node(before, recorded)
         everything.draining.discard(fact.id)
         match fact:
+            case NodeJoined(boot=boot) if boot != before.boot:
+                # its seats are its class's again: what the controller learned was of another life
+                self.controllers.pop(fact.id, None)
             case NodeDraining():
                 everything.draining.add(fact.id)
             case NodeForgotten():
                 del everything.nodes[fact.id]
                 self.controllers.pop(fact.id, None)
+                for lane in everything.lanes.values():
+                    for batch in [name for name, node in lane.unstored.items() if node == fact.id]:
+                        lane.pending.pop(batch, None)
                 for scope in ("node", "link"):
                     everything.streaks.pop(f"{scope}-{fact.id}", None)
                     everything.breakers.pop(f"{scope}-{fact.id}", None)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from health.core.beats import Heard
+from health.core.node import Node
 from health.core.picture import HealthPicture, Lane
 from health.core.pressure import (
     CRITICAL_NODES,
@@ -30,6 +31,7 @@ from sparring.subjects import Ref
 
 RATE_S, LEAST_S = 300.0, 60.0
 NODES_QUEUE = "cluster-nodes"
+UNREACHED = ("lost", "drained", "retired")
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Depth:
     age_s: float = 0.0
 
 
-def depths(lane: Lane, now: datetime) -> dict[str, Depth]:
+def depths(lane: Lane, nodes: Mapping[str, Node], now: datetime) -> dict[str, Depth]:
     """Every queue of a lane, counted from facts: positions, games, batches, gates, candidates, data sets."""
     assert lane.spec is not None
     rules = lane.spec.backpressure
@@ -53,12 +55,19 @@ def depths(lane: Lane, now: datetime) -> dict[str, Depth]:
     )
     return {
         "training-data": Depth(float(max(0, lane.positions - lane.consumed)), data),
-        "pending-games": Depth(float(sum(lane.pending.values())), Limits(soft, max(soft, hard), soft / 2)),
+        "pending-games": Depth(float(pending_games(lane, nodes)), Limits(soft, max(soft, hard), soft / 2)),
         "sync": Depth(float(len(lane.unstored)), SYNC),
         "export": Depth(float(len(lane.sealed)), EXPORT),
         "evaluation": Depth(float(len(lane.gates)), EVALUATION),
         "promotion": Depth(float(len(lane.passed)), PROMOTION),
     }
+
+
+def pending_games(lane: Lane, nodes: Mapping[str, Node]) -> int:
+    """Games that sync can bring: those on a node that is gone wait for it, or for the proof that they are lost, and
+    playing less would bring neither."""
+    gone = {batch for batch, node in lane.unstored.items() if node in nodes and nodes[node].state in UNREACHED}
+    return sum(games for batch, games in lane.pending.items() if batch not in gone)
 
 
 def games_per_s(lane: Lane, now: datetime) -> float:
@@ -116,7 +125,7 @@ def machines(ctx: Context, picture: HealthPicture, beats: Heard) -> Machines:
 def of_lanes(ctx: Context, picture: HealthPicture) -> Iterable[Append]:
     for name, lane in picture.all.lanes.items():
         if lane.spec is not None:
-            for queue, depth in depths(lane, ctx.now).items():
+            for queue, depth in depths(lane, picture.all.nodes, ctx.now).items():
                 yield from changed(picture, f"{name}-{queue}", name, queue, depth)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lifecycle.core.curriculum import weight
+from lifecycle.core.evolve import regressed
 from lifecycle.core.state import Gate, Lane, Task
 from lifecycle.core.verdict import POLICY, Verdict, statistics, verdict
 from sparring.contracts.base import Fact
@@ -52,11 +53,8 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
             )
         ]
     number = len(lane.models) + 1
-    superseded = [
-        f for gate in lane.open_gates if gate.purpose == "gate" for f in _decided(gate, lane, ctx, order.lane)
-    ]
     return [
-        *superseded,
+        *_superseded(lane, ctx, order.lane),
         ModelRegistered(
             lane=order.lane,
             model=order.model,
@@ -74,6 +72,11 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
             rules=order.rules,
         ),
     ]
+
+
+def _superseded(lane: Lane, ctx: Context, name: str) -> list[Fact]:
+    """Ends the gates that are open: what they measure is asked no more."""
+    return [fact for gate in lane.open_gates if gate.purpose == "gate" for fact in _decided(gate, lane, ctx, name)]
 
 
 def _refusal(order: RegisterModel, lane: Lane) -> str:
@@ -98,10 +101,9 @@ def record(order: RecordMatch, lane: Lane, ctx: Context) -> list[Fact]:
         return []
     if known is not None and known.final:
         return []
-    games = sum(order.counts) * (2 if len(order.counts) == 5 else 1)
-    if games == 0 or games != order.games:
-        reason = f"counts {list(order.counts)} are {games} games, reported are {order.games}"
-        return [MatchRefused(lane=order.lane, gate=order.gate, task=order.task, reason=reason)]
+    reason = _contradiction(order, gate)
+    if reason:
+        return _given_up(gate, order.task, reason, lane, ctx, order.lane)
     recorded = MatchRecorded(
         lane=order.lane,
         gate=order.gate,
@@ -121,17 +123,34 @@ def record(order: RecordMatch, lane: Lane, ctx: Context) -> list[Fact]:
     return [recorded, *_concluded(after, lane, ctx, order.lane)]
 
 
+def _contradiction(order: RecordMatch, gate: Gate) -> str:
+    games = sum(order.counts) * (2 if len(order.counts) == 5 else 1)
+    if games == 0 or games != order.games:
+        return f"counts {list(order.counts)} are {games} games, reported are {order.games}"
+    others = {len(task.counts) for name, task in gate.tasks.items() if task.counts and name != order.task}
+    if others - {len(order.counts)}:
+        return f"counts {list(order.counts)} have {len(order.counts)} columns, the gate's other tasks {max(others)}"
+    return ""
+
+
 def abandon(order: AbandonMatch, lane: Lane, ctx: Context) -> list[Fact]:
-    """The task's games will not come; after three such tasks the gate is decided on what was played."""
+    """The evaluation will not come."""
     gate = lane.gates.get(order.gate)
     task = gate.tasks.get(order.task) if gate else None
     if gate is None or task is None or not task.open:
         return []
-    refused = MatchRefused(lane=order.lane, gate=order.gate, task=order.task, reason=order.reason)
-    after = gate.with_task(order.task, replace(task, abandoned=True))
-    if gate.closed or after.abandoned < MOST_ABANDONED:
+    return _given_up(gate, order.task, order.reason, lane, ctx, order.lane)
+
+
+def _given_up(gate: Gate, task: str, reason: str, lane: Lane, ctx: Context, name: str) -> list[Fact]:
+    """The task's games will not come, or say nothing; after three such tasks the gate is decided on what was played."""
+    refused, known = MatchRefused(lane=name, gate=gate.gate, task=task, reason=reason), gate.tasks.get(task)
+    if known is None or gate.closed:
         return [refused]
-    return [refused, *_decided(after, lane, ctx, order.lane)]
+    after = gate.with_task(task, replace(known, abandoned=True))
+    if after.abandoned < MOST_ABANDONED:
+        return [refused]
+    return [refused, *_decided(after, lane, ctx, name)]
 
 
 def close(order: CloseGate, lane: Lane, ctx: Context) -> list[Fact]:
@@ -159,7 +178,7 @@ def _decided(gate: Gate, lane: Lane, ctx: Context, name: str) -> list[Fact]:
             statistics=statistics(gate.counts, gate.rules),
             reason="played" if gate.pairs >= gate.most_pairs else "ended early",
         )
-        return [finished]
+        return [finished, *_measured_again(finished, gate, lane, name)]
     found = verdict(gate.counts, gate.rules, over=True)
     return _gate_facts(gate, found, lane, ctx, name) if found else []
 
@@ -233,27 +252,48 @@ def _measurements(gate: Gate, lane: Lane, name: str, number: int) -> list[Fact]:
     return facts
 
 
-def roll_back(order: RollBack, lane: Lane, ctx: Context) -> list[Fact]:  # noqa: ARG001
+def _measured_again(finished: MeasurementFinished, gate: Gate, lane: Lane, name: str) -> list[Fact]:
+    """A regression is measured again, against the model that would play instead, until it is refuted or three in a row."""
+    doubted = finished.purpose == "monitor" and finished.candidate == lane.production and regressed(finished)
+    if not doubted or lane.regressions + 1 >= REGRESSIONS:
+        return []
+    number = lane.models[gate.candidate].number
+    return [
+        MeasurementOpened(
+            lane=name, gate=f"{name}-m{number}-{lane.measurements + 1}", purpose="monitor", candidate=gate.candidate,
+            baseline=before(lane) or gate.baseline, pairs=gate.most_pairs,
+        )
+    ]  # fmt: skip
+
+
+def before(lane: Lane) -> str:
+    """The model that plays when the present one is rolled back: never one that was rolled back; '' is generation 0."""
+    gone = {name for name, model in lane.models.items() if model.state == "rolled_back"}
+    earlier = [model for model in lane.history[:-1] if model != lane.production and model not in gone]
+    return earlier[-1] if earlier else ""
+
+
+def roll_back(order: RollBack, lane: Lane, ctx: Context) -> list[Fact]:
     """By hand: to the model named, else to the one before."""
-    earlier = [model for model in lane.history[:-1] if model != lane.production]
-    target = order.to or (earlier[-1] if earlier else "")
+    target = order.to or before(lane)
     matching = [model for model in lane.models if model.startswith(target)] if target else []
     if target and len(matching) != 1:
         return [RollbackRefused(lane=order.lane, by=order.by, reason=f"{target!r} names {len(matching)} models")]
     to = matching[0] if matching else ""
     if not lane.production or to == lane.production:
         return [RollbackRefused(lane=order.lane, by=order.by, reason="that model is in production already")]
-    return [_rolled_back(order.lane, lane, to, order.by, order.reason)]
+    return _rolled_back(order.lane, lane, ctx, to, order.by, order.reason)
 
 
-def regress(name: str, lane: Lane) -> list[Fact]:
+def regress(name: str, lane: Lane, ctx: Context) -> list[Fact]:
     """Three monitoring matches in a row were lost clearly: the previous model plays again."""
     if lane.regressions < REGRESSIONS or not lane.production:
         return []
-    earlier = [model for model in lane.history[:-1] if model != lane.production]
-    return [_rolled_back(name, lane, earlier[-1] if earlier else "", "lifecycle", "three regressions in a row")]
+    return _rolled_back(name, lane, ctx, before(lane), "lifecycle", "three regressions in a row")
 
 
-def _rolled_back(name: str, lane: Lane, to: str, by: str, reason: str) -> ModelRolledBack:
+def _rolled_back(name: str, lane: Lane, ctx: Context, to: str, by: str, reason: str) -> list[Fact]:
+    """A candidate that beats the model which is taken back would say nothing about the one that plays then."""
     artifact = lane.models[to].artifact if to else None
-    return ModelRolledBack(lane=name, model=lane.production, to=to, artifact=artifact, by=by, reason=reason)
+    back = ModelRolledBack(lane=name, model=lane.production, to=to, artifact=artifact, by=by, reason=reason)
+    return [*_superseded(lane, ctx, name), back]

@@ -9,9 +9,12 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from pydantic import ValidationError
+
 from lifecycle.core.decide import abandon, close, record, regress
 from lifecycle.core.evolve import LANE, evolve, severity
 from lifecycle.core.state import Gate, Lane
+from sparring.apart import apart
 from sparring.contracts.base import Fact, Order
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.lifecycle import (
@@ -24,18 +27,25 @@ from sparring.contracts.lifecycle import (
 )
 from sparring.contracts.pipeline import LaneEdited, LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskAbandoned, TaskCancelled, TaskFinished, TaskRequested
-from sparring.contracts.training_slots import HoldLaneBack, LaneHeldBack, SlotClaimed
+from sparring.contracts.training_slots import (
+    HoldLaneBack,
+    LaneHeldBack,
+    SlotClaimed,
+    SlotPreempted,
+    SlotReleased,
+)
 from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.picture import StoredPicture
 from sparring.subjects import Ref
-from sparring.task_specs import task_spec
+from sparring.task_specs import KindNotOffered, task_spec
 
 REGRESSION = "regression"
 
 
 @dataclass
 class Everything:
-    """`claimed` is the newest training slot's token by lane, `worse` the hold that a regression asks for."""
+    """By lane: `claimed` is the newest training slot's token, `ended` that of the slot before it where its holder gave it
+    back, `released` that of a slot given back which nobody claimed since; `worse` the hold that a regression asks for."""
 
     lanes: dict[str, Lane] = field(default_factory=dict)
     specs: dict[str, LaneSpec] = field(default_factory=dict)
@@ -43,6 +53,8 @@ class Everything:
     finished: dict[str, TaskFinished] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
     claimed: dict[str, int] = field(default_factory=dict)
+    released: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, int] = field(default_factory=dict)
     worse: dict[str, HoldLaneBack] = field(default_factory=dict)
 
 
@@ -66,8 +78,11 @@ class ModelsPicture(StoredPicture[Everything]):
                 everything.given_up[task] = reason
             case TaskCancelled(task=task, reason=reason) if task in everything.requested:
                 everything.given_up[task] = reason
+            case SlotReleased(lane=lane, token=token) | SlotPreempted(lane=lane, token=token, gave_way=True):
+                everything.released[lane] = token
             case SlotClaimed(lane=lane):
                 everything.claimed[lane] = recorded.sequence
+                everything.ended[lane] = everything.released.pop(lane, 0)
             case MeasurementFinished(lane=lane) as measured:
                 self._measured(lane, measured, recorded)
             case LaneHeldBack(lane=lane, cause="regression"):
@@ -94,9 +109,12 @@ class ModelsPicture(StoredPicture[Everything]):
 
 
 def plan(ctx: Context) -> Sequence[Action]:
+    """Gates are looked at apart: what goes wrong with one of them stops none of the others."""
     picture: ModelsPicture = ctx.picture
     actions: list[Action] = []
-    for name, token in picture.all.claimed.items():
+    for name, newest in picture.all.claimed.items():
+        # who gave the slot back has ended: its model may be on its way; who lost it is stale from now on
+        token = picture.all.ended.get(name) or newest
         if token > picture.all.lanes.get(name, Lane()).highest_token:
             actions.append(_append(name, "", partial(_fence, name, token)))
     for name, order in picture.all.worse.items():
@@ -105,14 +123,18 @@ def plan(ctx: Context) -> Sequence[Action]:
     for name, lane in picture.all.lanes.items():
         spec = picture.all.specs.get(name)
         for gate in lane.open_gates:
-            actions += _gate(ctx, name, spec, gate, picture)
-        if regress(name, lane):
-            actions.append(_append(name, "", partial(regress, name)))
+            actions += apart(LANE, name, partial(_gate, ctx, name, spec, gate, picture))
+        actions += apart(LANE, name, partial(_regressed, ctx, name, lane))
     return actions
 
 
+def _regressed(ctx: Context, name: str, lane: Lane) -> Iterable[Action]:
+    if regress(name, lane, ctx):
+        yield _append(name, "", lambda now: regress(name, now, ctx))
+
+
 def _fence(name: str, token: int, lane: Lane) -> Sequence[Fact]:
-    """The next holder trains: the earlier one's model is late from now on, on this lane's own sequence."""
+    """The next holder trains: a model of one that lost its slot is late from now on, on this lane's own sequence."""
     return [FenceRaised(lane=name, token=token)] if token > lane.highest_token else []
 
 
@@ -143,26 +165,27 @@ def _gate(ctx: Context, lane: str, spec: LaneSpec | None, gate: Gate, picture: M
         elif lost is not None:
             yield _obey(ctx, gate, AbandonMatch(lane=lane, gate=gate.gate, task=name, reason=lost), abandon)
         elif name not in picture.all.requested and spec is not None:
-            yield _request(ctx, spec, gate, name, task.pairs, task.offset, picture)
+            yield _asked_for(ctx, spec, gate, name, picture)
     if spec is not None:
         yield from _more(lane, spec, gate)
 
 
 def _taken_in(ctx: Context, lane: str, gate: Gate, task: str, finished: TaskFinished) -> Append:
-    evidence = finished.evidence
-    counts, games = evidence.get("counts"), evidence.get("games")
-    if not isinstance(counts, list) or not 2 <= len(counts) <= 5 or not isinstance(games, int):
-        reason = "the evaluation finished without counts"
+    """What the evaluation says it played; what can't be read counts as not played, and says why."""
+    told = {name: finished.evidence[name] for name in ("counts", "games", "settings") if name in finished.evidence}
+    try:
+        order = RecordMatch.model_validate({"lane": lane, "gate": gate.gate, "task": task, "settings": {}} | told)
+    except ValidationError as error:
+        reason = f"the evaluation finished without counts: {_first(error)}"
         return _obey(ctx, gate, AbandonMatch(lane=lane, gate=gate.gate, task=task, reason=reason), abandon)
-    order = RecordMatch(
-        lane=lane,
-        gate=gate.gate,
-        task=task,
-        counts=tuple(counts),
-        games=games,
-        settings=evidence.get("settings", {}),
-    )
     return _obey(ctx, gate, order, record)
+
+
+def _first(error: ValidationError) -> str:
+    """The first field that is not what it has to be, with its value."""
+    first = error.errors()[0]
+    value = "" if first["type"] == "missing" else f" = {first['input']!r}"
+    return f"{'.'.join(str(part) for part in first['loc'])}{value[:80]}: {first['msg']}"
 
 
 def _more(lane: str, spec: LaneSpec, gate: Gate) -> Iterable[Action]:
@@ -185,6 +208,14 @@ def _more(lane: str, spec: LaneSpec, gate: Gate) -> Iterable[Action]:
         return [fact] if now is not None and not now.closed and len(now.tasks) == len(gate.tasks) else []
 
     yield _append(lane, gate.iteration, decide)
+
+
+def _asked_for(ctx: Context, spec: LaneSpec, gate: Gate, name: str, picture: ModelsPicture) -> Action:
+    task = gate.tasks[name]
+    try:
+        return _request(ctx, spec, gate, name, task.pairs, task.offset, picture)
+    except KindNotOffered as error:
+        return _obey(ctx, gate, AbandonMatch(lane=spec.name, gate=gate.gate, task=name, reason=str(error)), abandon)
 
 
 def openings_seed(gate: str) -> int:

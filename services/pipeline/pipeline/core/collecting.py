@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import timedelta
 
+from pipeline.core.evidence import IllShaped, exported
 from pipeline.core.picture import Supply
 from pipeline.core.quality import good_enough, quality
 from pipeline.core.stage import Look, again_or_close, append_here, close, request
@@ -21,6 +22,7 @@ from sparring.contracts.sync import SealDataset
 from sparring.contracts.training_slots import HoldLaneBack
 from sparring.decider import Action, Send
 from sparring.statistics.windows import training_window
+from sparring.task_specs import KindNotOffered
 
 
 def collect(look: Look) -> Iterable[Action]:
@@ -103,8 +105,11 @@ def export(look: Look) -> Iterable[Action]:
         yield again_or_close(look, "the data set that was exported is not the iteration's any more")
         return
     if task is None:
-        yield request(look, "export", look.ctx.settings.export_s, {"window_positions": now.window_positions},
-                      {"batches": [manifest.reference(sealed)]})  # fmt: skip
+        try:
+            yield request(look, "export", look.ctx.settings.export_s, {"window_positions": now.window_positions},
+                          {"batches": [manifest.reference(sealed)]})  # fmt: skip
+        except KindNotOffered as error:
+            yield again_or_close(look, str(error))
         return
     if task.state == "abandoned":
         yield again_or_close(look, f"the export was given up: {task.reason}")
@@ -115,9 +120,14 @@ def export(look: Look) -> Iterable[Action]:
     if not shards or not evidence.get("positions") or "coverage" not in evidence:
         yield again_or_close(look, "the export finished without shards or evidence")
         return
-    coverage = {str(name): float(value) for name, value in evidence["coverage"].items()}
-    duplicates = float(evidence.get("duplicates", 0.0))
-    value, terms = quality(coverage, duplicates, look.supply.decisive, look.supply.plies or None, look.spec.quality)
+    try:
+        made = exported(evidence)
+    except IllShaped as error:
+        yield again_or_close(look, f"the export's evidence is ill-shaped: {error}")
+        return
+    value, terms = quality(
+        made.coverage, made.duplicates, look.supply.decisive, look.supply.plies or None, look.spec.quality
+    )
     if not good_enough(terms):
         deadline, times = look.until(look.ctx.settings.collect_s), now.refusals + 1
         refused = QualityRefused(iteration=now.iteration, lane=now.lane, terms=terms, deadline_at=deadline,
@@ -136,7 +146,7 @@ def export(look: Look) -> Iterable[Action]:
         look,
         ExportFinished(
             iteration=now.iteration, lane=now.lane, dataset=now.dataset, shards=shards,
-            positions=int(evidence["positions"]), coverage=coverage, duplicates=duplicates, quality=value,
+            positions=made.positions, coverage=made.coverage, duplicates=made.duplicates, quality=value,
             deadline_at=deadline,
         ),
         TrainingAwaitsSlot(iteration=now.iteration, lane=now.lane, holder=f"{now.iteration}-1", deadline_at=deadline),

@@ -17,6 +17,7 @@ from sparring.contracts.pipeline import (
     ResumeLane,
 )
 from sparring.decider import Context, Decider, Recorded, replace
+from sparring.lane_file import lacking
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ LANE = Decider("pipeline", "lane", Lane(), evolve)
 
 def register(order: RegisterLane, lane: Lane, ctx: Context) -> list[Fact]:  # noqa: ARG001
     """Registers or edits; the same settings again change nothing."""
-    if order.spec.name != order.lane:
-        return [
-            LaneOrderRefused(lane=order.lane, order="RegisterLane", reason=f"the settings name lane {order.spec.name}")
-        ]
+    named = f"the settings name lane {order.spec.name}" if order.spec.name != order.lane else ""
+    reason = named or lacking(order.spec)
+    if reason:
+        return [LaneOrderRefused(lane=order.lane, order="RegisterLane", reason=reason)]
     if lane.spec is None:
         return [LaneRegistered(lane=order.lane, spec=order.spec)]
     if lane.spec == order.spec:

@@ -10,7 +10,7 @@ from pipeline.core.iteration import Iteration
 from pipeline.core.lane import Lane
 from pipeline.core.lane import evolve as evolve_lane
 from sparring.contracts.lifecycle import GateDecided, ModelPromoted, ModelRefused, ModelRegistered, ModelRolledBack
-from sparring.contracts.parts import Artifact
+from sparring.contracts.parts import Artifact, TaskSpec
 from sparring.contracts.pipeline import QualityRefused, StageRetried
 from sparring.contracts.selfplay_orch import (
     TaskAbandoned,
@@ -31,6 +31,7 @@ from sparring.picture import StoredPicture
 class Task:
     """How a task that an open iteration waits for stands."""
 
+    iteration: str
     state: str = "requested"
     finished: TaskFinished | None = None
     reason: str = ""
@@ -127,18 +128,19 @@ class LoopPicture(StoredPicture[Everything]):
             self.all.failures[lane] = self.all.failures.get(lane, 0) + 1 if failed else 0
             if failed:
                 self.all.last_failed[lane] = recorded.at
-            for task in [name for name in self.all.tasks if name.startswith(f"{recorded.fact.id}-")]:
+            for task in [name for name, one in self.all.tasks.items() if one.iteration == recorded.fact.id]:
                 del self.all.tasks[task]
         if fresh.iteration:
             self.all.open[lane] = fresh
 
-    def _ours(self, task: str) -> bool:
-        return any(task.startswith(f"{one.iteration}-") for one in self.all.open.values() if one.stage != "closed")
+    def _ours(self, spec: TaskSpec) -> bool:
+        current = self.all.open.get(spec.lane)
+        return current is not None and current.stage != "closed" and current.iteration == spec.iteration
 
     def _task(self, recorded: Recorded) -> None:
         match recorded.fact:
-            case TaskRequested(task=task, spec=spec) if spec.kind in ("export", "train") and self._ours(task):
-                self.all.tasks.setdefault(task, Task())
+            case TaskRequested(task=task, spec=spec) if spec.kind in ("export", "train") and self._ours(spec):
+                self.all.tasks.setdefault(task, Task(spec.iteration))
             case TaskStarted(task=task) if task in self.all.tasks:
                 self.all.tasks[task].state = "started"
             case TaskFailed(task=task) | TaskOrphaned(task=task) if task in self.all.tasks:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pipeline.core.collecting import collect, export, seal
 from pipeline.core.iteration import ITERATION, Iteration
 from pipeline.core.judging import gate, register
+from pipeline.core.lane import LANE
 from pipeline.core.picture import LoopPicture
 from pipeline.core.stage import DEADLINES, Look, again_or_close, append_here, close, opening
 from pipeline.core.training import await_slot, release, train
+from sparring.apart import apart
 from sparring.contracts.base import Fact
 from sparring.contracts.lifecycle import CloseGate
 from sparring.contracts.pipeline import StageExtended
@@ -30,6 +33,7 @@ STEPS: dict[str, Callable[[Look], Iterable[Action]]] = {
 
 
 def plan(ctx: Context) -> Sequence[Action]:
+    """Every lane is looked at apart: what goes wrong with one of them stops none of the others."""
     picture: LoopPicture = ctx.picture
     actions: list[Action] = []
     for name, lane in picture.all.lanes.items():
@@ -40,7 +44,7 @@ def plan(ctx: Context) -> Sequence[Action]:
             picture.all.tasks, picture.all.production.get(name), picture.all.failures.get(name, 0),
             picture.all.last_failed.get(name), ctx,
         )  # fmt: skip
-        actions += step(look)
+        actions += apart(LANE, name, partial(step, look))
     return actions
 
 

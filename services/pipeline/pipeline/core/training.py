@@ -13,6 +13,7 @@ from sparring.contracts.pipeline import TrainingFinished, TrainingInterrupted, T
 from sparring.contracts.selfplay_orch import CancelTask, TaskFinished
 from sparring.contracts.training_slots import ClaimSlot, ReleaseSlot, RenewSlot
 from sparring.decider import Action, Send
+from sparring.task_specs import KindNotOffered
 
 
 def await_slot(look: Look) -> Iterable[Action]:
@@ -57,7 +58,11 @@ def train(look: Look) -> Iterable[Action]:
         renewal = RenewSlot(lane=now.lane, token=now.token)
         yield Send(renewal, key=f"renew-{now.token}-{bucket}", correlation=now.iteration, again_s=3600.0)
     if task is None:
-        yield train_task(look)
+        try:
+            yield train_task(look)
+        except KindNotOffered as error:
+            yield release(look)
+            yield again_or_close(look, str(error))
         return
     if task.state == "abandoned":
         yield release(look)

@@ -14,6 +14,8 @@ from sparring.contracts.selfplay_orch import TaskCancelled
 from sparring.decider import Action, Append
 from sparring.subjects import Ref
 
+GONE = ("lost", "drained", "retired")
+
 Ending = Callable[[Task], list[Fact]]
 
 
@@ -71,7 +73,7 @@ def _asked_before(task: Task, moment: datetime | None) -> bool:
 def _orphaned(look: Look, name: str, task: Task) -> str:
     """A task's lease is its node's beat that lists it."""
     node = look.all.nodes.get(task.node)
-    if node is None or node.state in ("lost", "drained"):
+    if node is None or node.state in GONE:
         return "the node is lost"
     if node.boot != task.boot:
         return "the node restarted"

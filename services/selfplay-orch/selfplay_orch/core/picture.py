@@ -218,6 +218,8 @@ class WorkPicture:
                 self.all.nodes[fact.node] = Node(
                     fact.boot, "healthy" if fact.compatible else "incompatible", False, fact.seats, fact.kinds,
                     fact.gpus, fact.cores, fact.ephemeral, known.joined_at if known and same else at, at,
+                    # health closes it with the node's next life, and not before
+                    breaker=known.breaker if known and same else Breaker(),
                 )  # fmt: skip
             case health.NodeSuspected(node=node):
                 self._turn(node, "suspected", at)
