@@ -189,6 +189,32 @@ async def test_an_order_that_is_in_the_archive_is_still_obeyed_once(told: Client
     assert (await store.state(POOL, "main")).state.held == {}
 
 
+async def test_a_replica_that_knew_an_entity_before_its_facts_were_archived_decides_on_its_newest_state(
+    told: Client,
+) -> None:
+    stale, other = EntityStore(JetStreamLog(told)), EntityStore(JetStreamLog(told))
+    assert (await stale.state(POOL, "main")).state.held["hex"].holder == "h2"
+    assert not await stale.exists(TASK, "t3")
+    await tell(other, SlotReleased(lane="hex", token=10, held_s=1), id="released", order="released")
+    await tell(other, TaskRequested(task="t3", spec=SPEC, by="pipeline"), id="r3")
+    await up_to(told, 14)
+    seen = list[Any]()
+
+    def decide(states: Any) -> list[Fact]:
+        seen.append(states[POOL.ref("main")].held)
+        return [SlotClaimed(lane="hex", holder="h3", until=at(90), waited_s=0, held=1, limit=3)]
+
+    await stale.execute([(POOL, "main")], decide, Because(source="test", now=clock.now(), id="c4"))
+    assert seen[-1] == {}
+    await tell(stale, TaskAssigned(task="t3", attempt=1, node="n1", boot="b", seat_limit=2), id="a3")
+    fresh = EntityStore(JetStreamLog(told))
+    for decider, id in ((POOL, "main"), (TASK, "t3")):
+        mine, theirs = await stale.state(decider, id), await fresh.state(decider, id)
+        assert (mine.state, mine.orders, mine.sequence) == (theirs.state, theirs.orders, theirs.sequence)
+    repeated = Because(source="test", now=clock.now(), id="released", order="released")
+    assert (await stale.execute([(POOL, "main")], decide, repeated)).repeated
+
+
 async def test_what_is_over_for_good_leaves_once_no_redelivery_is_possible(told: Client) -> None:
     done = await up_to(told, 12, later=ORDERS_KEPT + timedelta(hours=1))
     assert done.dropped == 1, "t1 is finished; t2, the pool and the nodes are not over"
