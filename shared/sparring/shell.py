@@ -415,7 +415,7 @@ class Shell:
                 measured=self.patience.measured,
                 within=self.patience.within,
                 at=self.now(),
-                stuck=(self.hearing.stuck or self.hearing.broken)[:500],
+                stuck=self.hearing.trouble[:500],
             )
             if self.nc.is_connected:
                 await self.nc.publish(subject, beat.model_dump_json().encode())
@@ -475,7 +475,7 @@ class Shell:
 
     def _ready(self) -> tuple[bool, Mapping[str, Any]]:
         serving = self._unserved.is_set()
-        stuck = self.hearing.stuck or self.hearing.broken if serving else ""
+        stuck = self.hearing.trouble if serving else ""
         connected = serving and self.nc.is_connected
         body = {
             "service": self.service.name,
