@@ -91,6 +91,10 @@ class Shell:
     def leads(self) -> bool:
         return self.lease.held
 
+    def _fit(self) -> bool:
+        """Whether this replica can plan at all: plans are made on the picture, so broken tables don't count."""
+        return not (self.hearing.stuck or self.hearing.deaf)
+
     def now(self) -> datetime:
         return clock.now()
 
@@ -234,7 +238,7 @@ class Shell:
     def _coroutines(self) -> list[Any]:
         ways = [
             self.hearing.run(self.stopping),
-            self.lease.keep(self.stopping),
+            self.lease.keep(self.stopping, self._fit),
             self._beat(),
             self._watch_loop_lag(),
             self._plan(),
