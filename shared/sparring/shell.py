@@ -44,6 +44,7 @@ from sparring.options import Options, parse_options
 from sparring.patience import Patience
 from sparring.probes import serve
 from sparring.projection import Projection
+from sparring.pulls import rest_while_cut_off
 from sparring.readings import Readings
 from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
@@ -340,6 +341,7 @@ class Shell:
                 max_workers=at_once,
             )(handle)
         await self.broker.start()
+        rest_while_cut_off(self.broker, self.nc)
 
     async def _plan(self) -> None:
         """The planner: after every batch of facts and at every tick, in the replica that holds the lease."""
