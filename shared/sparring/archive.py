@@ -34,7 +34,6 @@ from sparring.readings import stored
 from sparring.streams import EVENTS
 from sparring.subjects import Ref, untoken
 
-FRESH_S = 15.0
 CARRIED_AT_ONCE = 64
 # messages a segment: with a kilobyte each about 250 MB in memory
 SEGMENT = 200_000
@@ -115,6 +114,7 @@ async def _segment(
 
 
 async def _everyone_has_read(nc: Client, before: int) -> None:
+    """Every durable, and every replica that beat in the last 15 minutes: so long TELEMETRY keeps a beat. Raises BadInput."""
     js = nc.jetstream(timeout=5)
     behind = []
     for info in await js.consumers_info(EVENTS):
@@ -122,12 +122,18 @@ async def _everyone_has_read(nc: Client, before: int) -> None:
         handled = floor if info.num_pending or info.num_ack_pending else before
         if info.config.durable_name and handled < before:
             behind.append(f"consumer {info.name} has handled {floor}")
-    for _, beat, at in await stored(nc, "tel.*.heartbeat"):
-        fresh = (datetime.now(at.tzinfo) - at).total_seconds() < FRESH_S
-        if fresh and isinstance(beat, ServiceBeat) and beat.position < before:
-            behind.append(f"{beat.service}/{beat.replica} has read {beat.position}")
+    # by the server's clock alone: whoever is silent for now, or cut off, has not read on
+    beats = [beat for _, beat, _ in await stored(nc, "tel.*.heartbeat") if isinstance(beat, ServiceBeat)]
+    if not beats:
+        raise BadInput(
+            "no service has said in the last 15 minutes how far it has read; start the services, then run again"
+        )
+    behind += [f"{one.service}/{one.replica} has read {one.position}" for one in beats if one.position < before]
     if behind:
-        raise BadInput(f"--before {before}: not everyone has read that far: {'; '.join(behind)}; wait, or archive less")
+        raise BadInput(
+            f"--before {before}: not everyone has read that far: {'; '.join(behind)}; archive less, or wait: a replica that "
+            "is gone is forgotten 15 minutes after its last beat"
+        )
 
 
 async def _carry(

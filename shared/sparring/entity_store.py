@@ -327,13 +327,11 @@ def _recorded(raw: Raw) -> Recorded:
 def _fold(decider: Decider[Any], loaded: Loaded, tail: Sequence[Raw]) -> Loaded:
     for raw in tail:
         if raw.subject.endswith("." + CARRIED):
+            # taken whatever is known: it was appended on the state of just before it, and the facts that lead there may be purged
             body = json.loads(raw.body)
-            if loaded.sequence == 0:
-                state = adapter_of(decider).validate_json(json.dumps(body["state"]))
-                orders = {id: (int(a), int(b), str(c)) for id, (a, b, c) in body["orders"].items()}
-                loaded = Loaded(state, raw.sequence, 0, orders, raw.sequence)
-            else:
-                loaded = replace(loaded, sequence=raw.sequence, since_carried=0, begin=raw.sequence)
+            state = adapter_of(decider).validate_json(json.dumps(body["state"]))
+            orders = {id: (int(a), int(b), str(c)) for id, (a, b, c) in body["orders"].items()}
+            loaded = Loaded(state, raw.sequence, 0, orders, raw.sequence)
             continue
         loaded = _evolved(decider, loaded, _recorded(raw))
     return loaded

@@ -5,24 +5,32 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
+from sparring.backoff import doubled_s
 from sparring.contracts.base import Fact
 from sparring.decider import Picture, Recorded
+from sparring.ending import ended
 from sparring.envelope import recorded
-from sparring.errors import NewerVersion, Permanent, ReadModelBehind
+from sparring.errors import LogUnavailable, Permanent, ReadModelBehind
 from sparring.faults import fault
 from sparring.log.interface import Log, Raw, until
-from sparring.projection import Projection
+from sparring.projection import FileInUse, Projection
 from sparring.subjects import CARRIED, class_of
 
 FLUSH_S = 0.25
 CHECKPOINT_S = 300.0
 MOST_PENDING = 50_000
+# how long broken tables, or a log that does not answer, are left alone before the next try
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+# a server elects its leader within seconds: so many tries pass before anybody is told
+TRIES_IN_SILENCE = 4
 
 
 class NoPicture:
@@ -37,7 +45,10 @@ class NoPicture:
 
 
 class Hearing:
-    """Follows the log from where it stopped; stops, and says so, at a fact that it can't apply."""
+    """Follows the log from where it stopped; stops, and says so, at a fact that it can't apply.
+
+    `stuck` is that fact; `deaf` says that the log does not answer, `broken` that the tables stand still: both mend themselves.
+    """
 
     def __init__(
         self,
@@ -55,8 +66,7 @@ class Hearing:
         self.projection: Projection | None = None
         self.position = 0
         self.projected = 0
-        self.stuck = ""
-        self.broken = ""
+        self.stuck = self.deaf = self.broken = ""
         self.changed = asyncio.Event()
         # what the process itself hears, by type of fact
         self.tells: dict[type[Fact], Callable[[Recorded], None]] = {}
@@ -65,6 +75,14 @@ class Hearing:
         self._moved = asyncio.Condition()
         self._pending: list[Raw] = []
         self._room = asyncio.Event()
+        # the tables are not taken to be whole: they are opened again at `_mend_at`, and `_missed` what came meanwhile
+        self._shut = self._missed = False
+        self._mend_at, self._breaks = 0.0, 0
+
+    @property
+    def trouble(self) -> str:
+        """Why this process is not ready; empty when it is."""
+        return self.stuck or self.deaf or self.broken
 
     async def prepare(self) -> None:
         """Opens the tables and the picture's last checkpoint; both are begun anew when they don't fit the log."""
@@ -106,24 +124,54 @@ class Hearing:
         return self.position, json.dumps(data)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Follows until told to stop. Never raises for a fact that can't be applied: `stuck` says which."""
-        flushing = asyncio.create_task(self._flush_often(stopping))
+        """Follows until told to stop, or to a fact that can't be applied: `stuck` says which.
+
+        Raises what else goes wrong in the picture or the tables: a process that hears nothing more must end.
+        """
+        over = asyncio.Event()
+        listening = asyncio.create_task(self._listen())
+        flushing = asyncio.create_task(self._flush_often(over))
+        told = asyncio.create_task(stopping.wait())
         try:
-            start = min(self.position, self.projected) if self.projection else self.position
-            async for batch in self._log.follow(start):
-                if stopping.is_set():
-                    return
-                if not batch:
-                    continue
-                try:
-                    await self._take(batch)
-                except Permanent as error:
-                    self.stuck = f"{type(error).__name__}: {error}"
-                    self._logger.error("the log holds a fact that this build can't apply; upgrade", error=self.stuck)
-                    return
+            await asyncio.wait((told, listening, flushing), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await flushing
-            self._try_to_save()
+            await ended(told, listening)
+            over.set()
+            await asyncio.wait((flushing,))
+            failures = [error for part in (listening, flushing) if (error := _failure(part)) is not None]
+            if all(isinstance(error, Permanent) for error in failures):
+                # anything else may have left a picture that has taken in half a fact
+                self._try_to_save()
+        for error in failures:
+            if not isinstance(error, Permanent):
+                raise error
+            self.stuck = f"{type(error).__name__}: {error}"
+            self._logger.error("the log holds a fact that this build can't apply; upgrade", error=self.stuck)
+
+    async def _listen(self) -> None:
+        """Follows for ever; from what the tables hold again when they missed something, or the log did not answer."""
+        tries = 0
+        while True:
+            self._missed, self._pending = False, []
+            try:
+                async with aclosing(self._log.follow(self._heard_to)) as batches:  # type: ignore[type-var]
+                    async for batch in batches:
+                        tries, self.deaf = 0, ""
+                        if batch:
+                            await self._take(batch)
+                        if self._missed:
+                            break
+                    else:
+                        return
+            except LogUnavailable as error:
+                self._logger.warning("the log does not answer; asking again", error=str(error))
+                self.deaf = f"log: {error}" if tries >= TRIES_IN_SILENCE else self.deaf
+                await asyncio.sleep(doubled_s(FIRST_PAUSE_S, tries, LONGEST_PAUSE_S))
+                tries += 1
+
+    @property
+    def _heard_to(self) -> int:
+        return min(self.position, self.projected) if self.projection is not None else self.position
 
     async def _take(self, batch: Sequence[Raw]) -> None:
         for number, raw in enumerate(batch):
@@ -154,12 +202,12 @@ class Hearing:
         except TimeoutError as error:
             raise ReadModelBehind(f"read up to {self.position}, the fact is {sequence}") from error
 
-    async def _flush_often(self, stopping: asyncio.Event) -> None:
+    async def _flush_often(self, over: asyncio.Event) -> None:
         since_save = 0.0
-        while not stopping.is_set():
+        while not over.is_set():
             try:
                 async with asyncio.timeout(FLUSH_S):
-                    await stopping.wait()
+                    await over.wait()
             except TimeoutError:
                 since_save += FLUSH_S
             await self._flush()
@@ -169,24 +217,49 @@ class Hearing:
         await self._flush()
 
     async def _flush(self) -> None:
-        if self.projection is None or not self._pending or self.broken:
-            self._pending.clear()
-            self._room.set()
-            return
+        """Raises Permanent for a fact that the tables can't take in; none that follows it may reach them."""
         batch, self._pending = self._pending, []
         self._room.set()
+        if self.projection is None:
+            return
+        if self._shut:
+            await self._mend()
+            return
+        if not batch or self._missed:
+            return
         try:
             async with self.tables:
                 await asyncio.to_thread(self.projection.apply, batch)
-        except (NewerVersion, Permanent) as error:
-            self.stuck = f"{type(error).__name__}: {error}"
         except duckdb.Error as error:
-            # the tables are disposable, the loop is not: it goes on, and this process says that it is not ready
-            self.broken = f"read model: {error}"
-            self._logger.error("a read model could not take in a batch; its tables stand still", error=str(error))
+            self._shut = True
+            self._break(error)
             return
-        self.projected = max(self.projected, batch[-1].sequence)
+        self.projected, self.broken, self._breaks = max(self.projected, batch[-1].sequence), "", 0
         fault("projected")
+
+    def _break(self, error: Exception) -> None:
+        """The tables are disposable, the loop is not: it goes on, and this process says that it is not ready."""
+        self.broken = f"read model: {error}"
+        self._mend_at = time.monotonic() + doubled_s(FIRST_PAUSE_S, self._breaks, LONGEST_PAUSE_S)
+        self._breaks += 1
+        self._logger.error("a read model could not take in a batch; its tables stand still for now", error=str(error))
+
+    async def _mend(self) -> None:
+        """Opens the tables anew; what they missed is read again."""
+        assert self.projection is not None and self._open_projection is not None
+        if time.monotonic() < self._mend_at:
+            return
+        try:
+            async with self.tables:
+                await asyncio.to_thread(self.projection.close)
+                self.projection = await asyncio.to_thread(self._open_projection)
+                self.projected = self.projection.position
+        except (duckdb.Error, OSError, FileInUse) as error:
+            self._break(error)
+            return
+        self._shut, self._missed = False, True
+        if self.projected >= self.position:
+            self.broken = ""
 
     def _try_to_save(self) -> None:
         try:
@@ -207,6 +280,10 @@ class Hearing:
     def close(self) -> None:
         if self.projection is not None:
             self.projection.close()
+
+
+def _failure(part: asyncio.Task[None]) -> BaseException | None:
+    return None if part.cancelled() else part.exception()
 
 
 def heard(raw: Raw) -> Recorded | None:

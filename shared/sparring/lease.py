@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 
 import nats.errors
 from nats.aio.client import Client
@@ -21,7 +22,7 @@ class Lease:
     """`held` is true only until this process's own deadline: the time before the request plus the time to live."""
 
     def __init__(self, nc: Client, name: str, holder: str) -> None:
-        self._js = nc.jetstream(timeout=1.0)
+        self._nc, self._js = nc, nc.jetstream(timeout=1.0)
         self._subject, self._holder = f"$KV.{LEASES}.{name}", holder
         self._revision = 0
         self._until = 0.0
@@ -30,11 +31,14 @@ class Lease:
     def held(self) -> bool:
         return time.monotonic() < self._until
 
-    async def keep(self, stopping: asyncio.Event) -> None:
-        """Tries to hold the lease until told to stop, then gives it back."""
+    async def keep(self, stopping: asyncio.Event, fit: Callable[[], bool]) -> None:
+        """Tries to hold the lease while it is fit to, until told to stop; then gives it back."""
         while not stopping.is_set():
             try:
-                await self._renew()
+                if fit():
+                    await self._renew()
+                else:
+                    await self._give_back()
             except (nats.errors.Error, JetStreamError, TimeoutError, OSError):
                 # lost the race, or nobody answered: what is held ends by itself
                 self._revision = 0
@@ -46,6 +50,9 @@ class Lease:
         await self._give_back()
 
     async def _renew(self) -> None:
+        if not self._nc.is_connected:
+            # it would lie in the client's buffer and say hours later that somebody leads
+            return
         asked = time.monotonic()
         expected = self._revision if self.held else await self._free_revision()
         if expected is None:
@@ -68,6 +75,8 @@ class Lease:
         if not self.held:
             return
         self._until = 0.0
+        if not self._nc.is_connected:
+            return
         headers = {"KV-Operation": "DEL", "Nats-Expected-Last-Subject-Sequence": str(self._revision)}
         try:
             await self._js.publish(self._subject, b"", headers=headers)

@@ -44,6 +44,7 @@ from sparring.options import Options, parse_options
 from sparring.patience import Patience
 from sparring.probes import serve
 from sparring.projection import Projection
+from sparring.pulls import rest_while_cut_off
 from sparring.readings import Readings
 from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
@@ -90,6 +91,10 @@ class Shell:
     @property
     def leads(self) -> bool:
         return self.lease.held
+
+    def _fit(self) -> bool:
+        """Whether this replica can plan at all: plans are made on the picture, so broken tables don't count."""
+        return not (self.hearing.stuck or self.hearing.deaf)
 
     def now(self) -> datetime:
         return clock.now()
@@ -234,7 +239,7 @@ class Shell:
     def _coroutines(self) -> list[Any]:
         ways = [
             self.hearing.run(self.stopping),
-            self.lease.keep(self.stopping),
+            self.lease.keep(self.stopping, self._fit),
             self._beat(),
             self._watch_loop_lag(),
             self._plan(),
@@ -336,6 +341,7 @@ class Shell:
                 max_workers=at_once,
             )(handle)
         await self.broker.start()
+        rest_while_cut_off(self.broker, self.nc)
 
     async def _plan(self) -> None:
         """The planner: after every batch of facts and at every tick, in the replica that holds the lease."""
@@ -415,7 +421,7 @@ class Shell:
                 measured=self.patience.measured,
                 within=self.patience.within,
                 at=self.now(),
-                stuck=(self.hearing.stuck or self.hearing.broken)[:500],
+                stuck=self.hearing.trouble[:500],
             )
             if self.nc.is_connected:
                 await self.nc.publish(subject, beat.model_dump_json().encode())
@@ -475,7 +481,7 @@ class Shell:
 
     def _ready(self) -> tuple[bool, Mapping[str, Any]]:
         serving = self._unserved.is_set()
-        stuck = self.hearing.stuck or self.hearing.broken if serving else ""
+        stuck = self.hearing.trouble if serving else ""
         connected = serving and self.nc.is_connected
         body = {
             "service": self.service.name,

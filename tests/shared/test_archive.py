@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,24 @@ from sparring.contracts import FACTS
 from sparring.contracts.base import Fact
 from sparring.contracts.health import NodeJoined, ThresholdMoved
 from sparring.contracts.parts import TaskSpec
+from sparring.contracts.readings import ServiceBeat
 from sparring.contracts.selfplay_orch import TaskAssigned, TaskFinished, TaskRequested, TaskStarted
 from sparring.contracts.training_slots import SlotClaimed, SlotReleased
 from sparring.decider import Decider
 from sparring.entity_store import ORDERS_KEPT, Because, EntityStore
 from sparring.errors import BadInput, LogUnavailable
 from sparring.hearing import whole
-from sparring.log import JetStreamLog
+from sparring.log import JetStreamLog, Raw
 from sparring.log.archived import ArchivedLog, archived
 from sparring.log.jetstream import born
 from sparring.patience import Patience
 from sparring.projection import Projection
 from sparring.server import EmbeddedServer
+from sparring.streams import TELEMETRY
 from sparring.subjects import CARRIED, ref_of
 from sparring.testing import at, eventually
 from sparring.testing.processes import call
+from sparring.testing.proxy import Proxy
 from sparring.topology import declare_topology
 from training_slots.core.evolve import POOL
 
@@ -55,8 +58,17 @@ async def tell(store: EntityStore, *facts: Fact, id: str, order: str = "") -> No
     await store.execute([(decider, facts[0].id)], lambda _: list(facts), because)
 
 
+async def beat(nc: Client, position: int, replica: str = "0") -> None:
+    """Says how far a replica has read."""
+    one = ServiceBeat(service="pipeline", replica=replica, build="1", contracts="1", leader=False, position=position,
+                      log_end=position, handled=0, failed=0, loop_lag_s=0, up_s=1)  # fmt: skip
+    subject = f"tel.svc-pipeline-{replica}.heartbeat"
+    await nc.jetstream(timeout=5).publish(subject, one.model_dump_json().encode(), stream=TELEMETRY)
+
+
 async def story(nc: Client) -> None:
-    """Twelve facts: a task that is over, one that runs, a pool whose slot went round, two nodes."""
+    """Twelve facts: a task that is over, one that runs, a pool whose slot went round, two nodes; and who has read them."""
+    await beat(nc, 1000)
     store = EntityStore(JetStreamLog(nc))
     for number in (1, 2):
         await tell(
@@ -189,6 +201,32 @@ async def test_an_order_that_is_in_the_archive_is_still_obeyed_once(told: Client
     assert (await store.state(POOL, "main")).state.held == {}
 
 
+async def test_a_replica_that_knew_an_entity_before_its_facts_were_archived_decides_on_its_newest_state(
+    told: Client,
+) -> None:
+    stale, other = EntityStore(JetStreamLog(told)), EntityStore(JetStreamLog(told))
+    assert (await stale.state(POOL, "main")).state.held["hex"].holder == "h2"
+    assert not await stale.exists(TASK, "t3")
+    await tell(other, SlotReleased(lane="hex", token=10, held_s=1), id="released", order="released")
+    await tell(other, TaskRequested(task="t3", spec=SPEC, by="pipeline"), id="r3")
+    await up_to(told, 14)
+    seen = list[Any]()
+
+    def decide(states: Any) -> list[Fact]:
+        seen.append(states[POOL.ref("main")].held)
+        return [SlotClaimed(lane="hex", holder="h3", until=at(90), waited_s=0, held=1, limit=3)]
+
+    await stale.execute([(POOL, "main")], decide, Because(source="test", now=clock.now(), id="c4"))
+    assert seen[-1] == {}
+    await tell(stale, TaskAssigned(task="t3", attempt=1, node="n1", boot="b", seat_limit=2), id="a3")
+    fresh = EntityStore(JetStreamLog(told))
+    for decider, id in ((POOL, "main"), (TASK, "t3")):
+        mine, theirs = await stale.state(decider, id), await fresh.state(decider, id)
+        assert (mine.state, mine.orders, mine.sequence) == (theirs.state, theirs.orders, theirs.sequence)
+    repeated = Because(source="test", now=clock.now(), id="released", order="released")
+    assert (await stale.execute([(POOL, "main")], decide, repeated)).repeated
+
+
 async def test_what_is_over_for_good_leaves_once_no_redelivery_is_possible(told: Client) -> None:
     done = await up_to(told, 12, later=ORDERS_KEPT + timedelta(hours=1))
     assert done.dropped == 1, "t1 is finished; t2, the pool and the nodes are not over"
@@ -225,6 +263,86 @@ async def test_nobody_skips_what_was_purged_by_hand(told: Client) -> None:
     await told.jetstream().purge_stream("EVENTS", seq=5)
     with pytest.raises(LogUnavailable, match="neither in the stream nor in the archive"):
         await whole(ArchivedLog(told))
+
+
+async def test_a_fact_that_is_lost_without_a_purge_is_not_stepped_over(
+    told: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_feed = JetStreamLog.follow
+
+    async def lossy(self: JetStreamLog, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
+        async for batch in whole_feed(self, after, filters):
+            yield [raw for raw in batch if raw.sequence != 7]
+
+    monkeypatch.setattr(JetStreamLog, "follow", lossy)
+    with pytest.raises(LogUnavailable, match="nobody purged"):
+        await whole(ArchivedLog(told))
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("filters", [(), ("evt.training-slots.>",)])
+async def test_a_follower_under_which_facts_are_purged_reads_them_from_the_archive(
+    server: EmbeddedServer, told: Client, filters: tuple[str, ...]
+) -> None:
+    """It was cut off while they were told, archived and purged."""
+    assert server.address is not None
+    found: list[Raw] = []
+
+    async def quiet(_: Exception) -> None: ...
+
+    async def follow(log: ArchivedLog) -> None:
+        async for batch in log.follow(0, filters):
+            found.extend(batch)
+
+    with Proxy(server.address.url) as proxy:
+        cut = await nats.connect(proxy.url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=quiet)
+        following = asyncio.create_task(follow(ArchivedLog(cut)))
+        await eventually(lambda: len(found) == (3 if filters else 12))
+        proxy.cut()
+        store = EntityStore(JetStreamLog(told))
+        await tell(store, SlotReleased(lane="hex", token=10, held_s=1), id="c4")
+        await tell(store, TaskRequested(task="t3", spec=SPEC, by="pipeline"), id="r3")
+        await up_to(told, 14)
+        await tell(store, TaskRequested(task="t4", spec=SPEC, by="pipeline"), id="r4")
+        claimed = SlotClaimed(lane="hex", holder="h3", until=at(90), waited_s=0, held=1, limit=3)
+        await tell(store, claimed, id="c5")
+        end = await JetStreamLog(told).end()
+        proxy.heal()
+        await eventually(lambda: found[-1].sequence == end, within_s=40)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await cut.close()
+    sequences = [raw.sequence for raw in found]
+    if not filters:
+        assert sequences == list(range(1, end + 1))
+    else:
+        wanted = [raw.sequence for raw in await ArchivedLog(told).load("evt.training-slots.>")]
+        assert sequences == wanted and 13 in wanted
+
+
+async def test_nothing_is_archived_that_a_replica_may_still_have_to_read(nc: Client) -> None:
+    with pytest.raises(BadInput, match="start the services, then run again"):
+        await up_to(nc, 9)
+    await story(nc)
+    await beat(nc, 8, "1")
+    with pytest.raises(BadInput, match="pipeline/1 has read 8; archive less, or wait"):
+        await up_to(nc, 9)
+    assert await JetStreamLog(nc).begin() == 0
+    assert (await up_to(nc, 8)).facts == 8
+
+
+async def test_a_beat_counts_as_long_as_the_server_keeps_it(told: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's clock may be minutes off, and a replica may be silent because it is cut off."""
+    await beat(told, 8, "1")
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(minutes=5)
+
+    monkeypatch.setattr(segments, "datetime", Later)
+    with pytest.raises(BadInput, match="pipeline/1 has read 8"):
+        await up_to(told, 9)
 
 
 # ---- killed on the way

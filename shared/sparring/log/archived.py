@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 
 from nats.aio.client import Client
@@ -61,18 +62,30 @@ class ArchivedLog:
         return await asyncio.to_thread(SliceLog, path)
 
     async def follow(self, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
-        for segment in await self._segments(after):
-            file = await self._file(segment)
-            batches = file.raws(after)
-            while batch := await asyncio.to_thread(next, batches, None):
-                yield _heard(batch, filters)
-            after = max(after, segment.last)
-        feed = self.stream.follow(after, filters)
-        try:
-            async for batch in feed:
-                yield batch
-        finally:
-            await feed.aclose()  # type: ignore[attr-defined]
+        """Raises LogUnavailable when facts are nowhere, or while nobody knows where they are.
+
+        Filters are applied here: only who hears every sequence notices that some were purged before it came to them.
+        """
+        while True:
+            for segment in await self._segments(after):
+                file = await self._file(segment)
+                batches = file.raws(after)
+                while batch := await asyncio.to_thread(next, batches, None):
+                    yield _heard(batch, filters)
+                after = max(after, segment.last)
+            async with aclosing(self.stream.follow(after)) as feed:  # type: ignore[type-var]
+                async for batch in feed:
+                    if batch and batch[-1].sequence - after != len(batch):
+                        break
+                    after = batch[-1].sequence if batch else after
+                    yield _heard(batch, filters)
+                else:
+                    return
+            # a purge alone takes facts out of the stream: they lie in a segment by now
+            if await self.stream.begin() <= after:
+                raise LogUnavailable(
+                    f"the stream lacks facts past {after} that nobody purged: restore it from a backup"
+                )
 
     async def append(self, batch: Sequence[Outgoing], batch_id: str) -> list[int]:
         return await self.stream.append(batch, batch_id)
@@ -115,8 +128,8 @@ class ArchivedLog:
         return await self.stream.first_since(moment)
 
 
-def _heard(batch: Iterable[Raw], filters: Sequence[str]) -> list[Raw]:
-    return [raw for raw in batch if not filters or any(matches(one, raw.subject) for one in filters)]
+def _heard(batch: list[Raw], filters: Sequence[str]) -> list[Raw]:
+    return [raw for raw in batch if any(matches(one, raw.subject) for one in filters)] if filters else batch
 
 
 def _matching(batches: Iterator[list[Raw]], pattern: str) -> list[Raw]:

@@ -32,7 +32,7 @@ Arrived = tuple[bytes, bytes, bytes, bytes]
 
 
 class _Doubt(Exception):
-    """A gap, a lost consumer or silence: start again behind the last message that was handed on."""
+    """A gap, a lost consumer or connection, or silence: start again behind the last message that was handed on."""
 
 
 class Feed:
@@ -63,7 +63,13 @@ class Feed:
                 yield []
                 await asyncio.sleep(0.1)
 
+    def _check_connected(self) -> None:
+        """Raises _Doubt: what is said to nobody would fill the client's buffer, in which others' words lie, too."""
+        if not self._nc.is_connected:
+            raise _Doubt
+
     async def _open(self) -> None:
+        self._check_connected()
         config = api.ConsumerConfig(
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=self.position + 1,
@@ -87,6 +93,7 @@ class Feed:
         SwiftParser.of(self._nc).sinks[b"%d" % self._subscription._id] = hear
 
     async def _ask(self) -> None:
+        self._check_connected()
         request = {"batch": PULL, "expires": int(PULL_EXPIRES_S * 1e9), "idle_heartbeat": int(BEAT_S * 1e9)}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         await self._nc.publish(subject, json.dumps(request).encode(), reply=self._inbox)
