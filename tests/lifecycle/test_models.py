@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
 
+from lifecycle.core import evolve as evolving
 from lifecycle.core import plan as plans
 from lifecycle.core.curriculum import weight
-from lifecycle.core.decide import abandon, close, record, register, roll_back
+from lifecycle.core.decide import abandon, before, close, record, register, roll_back
 from lifecycle.core.evolve import LANE
 from lifecycle.core.plan import ModelsPicture, plan
+from lifecycle.core.state import Lane
 from lifecycle.core.verdict import again, verdict
 from lifecycle.settings import Settings
 from sparring.contracts.base import Fact
@@ -52,6 +54,7 @@ from sparring.contracts.training_slots import (
     SlotPreempted,
     SlotReleased,
 )
+from sparring.decider import Recorded
 from sparring.testing import at, given
 from sparring.testing.scenario import Scenario
 from sparring.testing.world import World
@@ -379,6 +382,26 @@ def test_a_rollback_ends_the_gate_against_the_model_that_is_rolled_back() -> Non
     found = again(decided)
     assert found is not None and found.verdict == "rejected"
     story.when(record, match(WON, "hex-g3-e2", "hex-g3")).then_types(MatchRecorded)
+
+
+def test_a_lane_with_a_thousand_models_forgets_those_that_no_decision_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its state travels in one message: models of months may not fill it. Numbers go on, and a rollback finds its model."""
+    monkeypatch.setattr(evolving, "MODELS_KEPT", 10)
+    names = [f"{number:064x}" for number in range(1, 41)]
+    lane = Lane()
+    for number, name in enumerate(names, 1):
+        story: list[Fact] = [one for one in facts(order(name, token=number, task=f"t{number}"))
+                             if isinstance(one, ModelRegistered)]  # fmt: skip
+        registered = story[0].model_copy(update={"number": number})
+        lane = evolving.evolve(lane, Recorded(number, at(number), registered, str(number)))
+        how: Fact = ModelRejected(lane="hex", model=name, gate="g", reason="r", iteration="i")
+        if number in (2, 3):
+            how = ModelPromoted(lane="hex", model=name, number=number, previous=lane.production, gate="g",
+                                artifact=artifact(name), iteration="i")  # fmt: skip
+        lane = evolving.evolve(lane, Recorded(number, at(number), how, f"{number}b"))
+    assert len(lane.models) <= 12 and lane.numbered == 40
+    assert {names[1], names[2], names[39]} <= set(lane.models) and names[10] not in lane.models
+    assert before(lane) == names[1] and lane.models[names[1]].artifact == artifact(names[1])
 
 
 def test_a_rollback_without_production_is_refused() -> None:

@@ -52,7 +52,7 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
                 highest_token=lane.highest_token,
             )
         ]
-    number = len(lane.models) + 1
+    number = max(lane.numbered, len(lane.models)) + 1
     return [
         *_superseded(lane, ctx, order.lane),
         ModelRegistered(

@@ -24,6 +24,8 @@ from sparring.contracts.training_slots import Severity
 from sparring.decider import Decider, Recorded, replace
 
 CLOSED_KEPT = 20
+# a lane with an iteration a minute registers ten thousand models in a week, and its state travels in one message
+MODELS_KEPT = 1_000
 STEPS_KEPT = 10
 ELO_REGRESSION = -50.0
 
@@ -33,7 +35,8 @@ def evolve(lane: Lane, recorded: Recorded) -> Lane:
         case ModelRegistered() as fact:
             model = Model(fact.number, fact.artifact, fact.lineage.iteration, fact.lineage.task)
             token = max(lane.highest_token, fact.lineage.slot_token)
-            return replace(lane, models=lane.models | {fact.model: model}, highest_token=token)
+            models = lane.models | {fact.model: model}
+            return _bounded(replace(lane, models=models, highest_token=token, numbered=fact.number))
         case ModelRefused(token=token) | FenceRaised(token=token):
             return replace(lane, highest_token=max(lane.highest_token, token))
         case GateOpened() as fact:
@@ -70,6 +73,18 @@ def evolve(lane: Lane, recorded: Recorded) -> Lane:
         case CurriculumRebalanced(weight=weight):
             return replace(lane, weight=weight)
     return lane
+
+
+def _bounded(lane: Lane) -> Lane:
+    """Forgets models that neither play nor wait, nor are among the newest or those of late promotions."""
+    if len(lane.models) <= MODELS_KEPT:
+        return lane
+    history = lane.history[-MODELS_KEPT // 2 :]
+    needed = {lane.production, *history, *list(lane.models)[-MODELS_KEPT // 2 :]}
+    needed |= {name for gate in lane.gates.values() for name in (gate.candidate, gate.baseline)}
+    models = {name: one for name, one in lane.models.items() if name in needed or one.state == "evaluating"}
+    monitored = {name: games for name, games in lane.monitored.items() if name in needed}
+    return replace(lane, models=models, history=history, monitored=monitored)
 
 
 def _with(lane: Lane, gate: Gate) -> Lane:

@@ -84,7 +84,8 @@ class Gate:
 
 @dataclass(frozen=True)
 class Lane:
-    """Everything that `lifecycle` decides for a lane rests on this."""
+    """Everything that `lifecycle` decides for a lane rests on this. `models` are the newest ones and those that may play or
+    be played against again; `numbered` is the number of the last one registered."""
 
     models: dict[str, Model] = field(default_factory=dict)
     production: str = ""
@@ -96,6 +97,7 @@ class Lane:
     elo_steps: tuple[float, ...] = ()
     monitored: dict[str, int] = field(default_factory=dict)
     regressions: int = 0
+    numbered: int = 0
 
     @property
     def open_gates(self) -> list[Gate]:
