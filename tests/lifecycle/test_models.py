@@ -314,9 +314,11 @@ def test_three_lost_evaluations_end_the_gate_on_what_was_played() -> None:
         story = story.when(abandon, AbandonMatch(lane="hex", gate="hex-g1", task=f"e{number}", reason="x")).then_types(
             MatchRefused
         )
-    story.when(abandon, AbandonMatch(lane="hex", gate="hex-g1", task="e2", reason="x")).then_types(
+    story = story.when(abandon, AbandonMatch(lane="hex", gate="hex-g1", task="e2", reason="CUDA")).then_types(
         MatchRefused, GateDecided, ModelRejected, CurriculumRebalanced
     )
+    decided = story.outcome[1]
+    assert isinstance(decided, GateDecided) and decided.ended_by.endswith("did not come, the last one: CUDA")
 
 
 def promoted(*models: str) -> Scenario:
@@ -379,6 +381,7 @@ def test_a_rollback_ends_the_gate_against_the_model_that_is_rolled_back() -> Non
     story = story.when(roll_back, BACK).then_types(GateDecided, ModelRejected, CurriculumRebalanced, ModelRolledBack)
     decided = story.outcome[0]
     assert isinstance(decided, GateDecided) and (decided.verdict, decided.baseline) == ("rejected", B)
+    assert decided.ended_by == "its baseline was rolled back"
     found = again(decided)
     assert found is not None and found.verdict == "rejected"
     story.when(record, match(WON, "hex-g3-e2", "hex-g3")).then_types(MatchRecorded)
@@ -445,4 +448,5 @@ def test_the_planner_asks_for_games_with_openings_of_their_own_until_the_gate_is
 def test_a_gate_that_takes_too_long_is_decided() -> None:
     world = World(ModelsPicture, plan, Settings(gate_s=100), *facts(order()))
     world.tick(101)
-    assert [fact.reason for fact in world.of(GateDecided)] == ["no_games"]
+    told = [(fact.reason, fact.ended_by) for fact in world.of(GateDecided)]
+    assert told == [("no_games", "the gate's deadline passed")]

@@ -123,6 +123,7 @@ class GateDecided(_Lane, owner="lifecycle", entity="lane", key="lane"):
     rules: GateRules
     policy: str
     settings_hash: str
+    ended_by: str = Field(default="", description="what ended it before its games did")
 
 
 class MeasurementFinished(_Lane, owner="lifecycle", entity="lane", key="lane"):

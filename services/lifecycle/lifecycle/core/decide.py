@@ -54,7 +54,7 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
         ]
     number = max(lane.numbered, len(lane.models)) + 1
     return [
-        *_superseded(lane, ctx, order.lane),
+        *_superseded(lane, ctx, order.lane, "a newer candidate came"),
         ModelRegistered(
             lane=order.lane,
             model=order.model,
@@ -74,9 +74,10 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
     ]
 
 
-def _superseded(lane: Lane, ctx: Context, name: str) -> list[Fact]:
+def _superseded(lane: Lane, ctx: Context, name: str, why: str) -> list[Fact]:
     """Ends the gates that are open: what they measure is asked no more."""
-    return [fact for gate in lane.open_gates if gate.purpose == "gate" for fact in _decided(gate, lane, ctx, name)]
+    gates = [gate for gate in lane.open_gates if gate.purpose == "gate"]
+    return [fact for gate in gates for fact in _decided(gate, lane, ctx, name, why)]
 
 
 def _refusal(order: RegisterModel, lane: Lane) -> str:
@@ -150,12 +151,13 @@ def _given_up(gate: Gate, task: str, reason: str, lane: Lane, ctx: Context, name
     after = gate.with_task(task, replace(known, abandoned=True))
     if after.abandoned < MOST_ABANDONED:
         return [refused]
-    return [refused, *_decided(after, lane, ctx, name)]
+    why = f"{MOST_ABANDONED} evaluations did not come, the last one: {reason}"
+    return [refused, *_decided(after, lane, ctx, name, why)]
 
 
 def close(order: CloseGate, lane: Lane, ctx: Context) -> list[Fact]:
     gate = lane.gates.get(order.gate)
-    return [] if gate is None or gate.closed else _decided(gate, lane, ctx, order.lane)
+    return [] if gate is None or gate.closed else _decided(gate, lane, ctx, order.lane, order.reason)
 
 
 def _concluded(gate: Gate, lane: Lane, ctx: Context, name: str) -> list[Fact]:
@@ -165,8 +167,8 @@ def _concluded(gate: Gate, lane: Lane, ctx: Context, name: str) -> list[Fact]:
     return _gate_facts(gate, found, lane, ctx, name) if found else []
 
 
-def _decided(gate: Gate, lane: Lane, ctx: Context, name: str) -> list[Fact]:
-    """Ends the gate on what has been played."""
+def _decided(gate: Gate, lane: Lane, ctx: Context, name: str, why: str = "") -> list[Fact]:
+    """Ends the gate on what has been played; `why` not all of it was."""
     if gate.purpose != "gate":
         finished = MeasurementFinished(
             lane=name,
@@ -180,10 +182,10 @@ def _decided(gate: Gate, lane: Lane, ctx: Context, name: str) -> list[Fact]:
         )
         return [finished, *_measured_again(finished, gate, lane, name)]
     found = verdict(gate.counts, gate.rules, over=True)
-    return _gate_facts(gate, found, lane, ctx, name) if found else []
+    return _gate_facts(gate, found, lane, ctx, name, why) if found else []
 
 
-def _gate_facts(gate: Gate, found: Verdict, lane: Lane, ctx: Context, name: str) -> list[Fact]:
+def _gate_facts(gate: Gate, found: Verdict, lane: Lane, ctx: Context, name: str, why: str = "") -> list[Fact]:
     decided = GateDecided(
         lane=name,
         gate=gate.gate,
@@ -197,6 +199,7 @@ def _gate_facts(gate: Gate, found: Verdict, lane: Lane, ctx: Context, name: str)
         rules=gate.rules,
         policy=POLICY,
         settings_hash=ctx.settings_hash or "unset",
+        ended_by=why[:300],
     )
     promoted = found.verdict == "passed"
     after = _promotion(gate, lane, name) if promoted else [_rejection(gate, found, name)]
@@ -296,4 +299,4 @@ def _rolled_back(name: str, lane: Lane, ctx: Context, to: str, by: str, reason: 
     """A candidate that beats the model which is taken back would say nothing about the one that plays then."""
     artifact = lane.models[to].artifact if to else None
     back = ModelRolledBack(lane=name, model=lane.production, to=to, artifact=artifact, by=by, reason=reason)
-    return [*_superseded(lane, ctx, name), back]
+    return [*_superseded(lane, ctx, name, "its baseline was rolled back"), back]

@@ -83,7 +83,7 @@ where lifecycle_gates.gate = p.gate
 """
 
 DECIDED = """
-update lifecycle_gates set state = 'decided', verdict = data->>'$.verdict', reason = data->>'$.reason',
+update lifecycle_gates set state = 'decided', verdict = data->>'$.verdict', reason = concat_ws(': ', data->>'$.reason', nullif(data->>'$.ended_by', '')),
     counts = data->'$.counts', statistics = nullif(data->'$.statistics', 'null'::json), decided_at = "at"
 from facts where type in ('GateDecided', 'MeasurementFinished') and lifecycle_gates.gate = data->>'$.gate'
 """
