@@ -18,7 +18,7 @@ from sparring.contracts.base import Fact
 from sparring.decider import Picture, Recorded
 from sparring.ending import ended
 from sparring.envelope import recorded
-from sparring.errors import LogUnavailable, Permanent, ReadModelBehind
+from sparring.errors import Permanent, ReadModelBehind, Transient
 from sparring.faults import fault
 from sparring.log.interface import Log, Raw, until
 from sparring.projection import FileInUse, Projection
@@ -163,7 +163,8 @@ class Hearing:
                             break
                     else:
                         return
-            except LogUnavailable as error:
+            except Transient as error:
+                # the stream, or the store that holds the archive's segments
                 self._logger.warning("the log does not answer; asking again", error=str(error))
                 self.deaf = f"log: {error}" if tries >= TRIES_IN_SILENCE else self.deaf
                 await asyncio.sleep(doubled_s(FIRST_PAUSE_S, tries, LONGEST_PAUSE_S))

@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from sparring import hearing
+from sparring.artifacts import StoreUnavailable
 from sparring.contracts.training_slots import LaneHeldBack
 from sparring.decider import Recorded
 from sparring.envelope import Envelope, encode
@@ -128,25 +129,27 @@ class SilentLog(MemoryLog):
     """Can't be followed so many times: its leader is being elected."""
 
     silent = 0
+    error: Exception = LogUnavailable("no leader")
 
     async def follow(self, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
         self.silent -= 1
         if self.silent >= 0:
-            raise LogUnavailable("no leader")
+            raise self.error
         async for batch in super().follow(after, filters):
             yield batch
 
 
+@pytest.mark.parametrize("error", [LogUnavailable("no leader"), StoreUnavailable("no segment")])
 async def test_a_log_that_does_not_answer_is_asked_again_and_after_a_while_the_process_is_not_ready(
-    tmp_path: Path,
+    tmp_path: Path, error: Exception
 ) -> None:
     log, stopping = SilentLog(), asyncio.Event()
-    log.silent = 10_000
+    log.silent, log.error = 10_000, error
     one = hearing_of(log, tmp_path)
     await one.prepare()
     end = await hold_back(log, "hex")
     running = asyncio.create_task(one.run(stopping))
-    await eventually(lambda: one.trouble == "log: no leader")
+    await eventually(lambda: one.trouble == f"log: {error}")
     log.silent = 0
     await eventually(lambda: one.projected == end)
     assert one.trouble == ""
