@@ -305,6 +305,9 @@ class EntityStore:
             return known
         # a replica may lag behind the leader that refused us
         wanted = await self._log.last(ref.pattern) if fresh else 0
+        if fresh and not wanted:
+            # what was closed for long is archived without a state to carry: the leader knows nothing of it any more
+            known = None
         while True:
             loaded = await self._read(decider, ref, known)
             if loaded.sequence >= wanted:

@@ -212,6 +212,15 @@ async def test_a_state_that_no_message_can_hold_keeps_no_fact_from_being_appende
     assert (await EntityStore(log).state(POOL, "main")).state == (await store.state(POOL, "main")).state
 
 
+async def test_an_entity_that_was_archived_for_good_begins_anew_also_where_it_is_remembered(nc: Client) -> None:
+    """The leader expects nothing before its next fact: a replica that expected the old ones lost every race."""
+    store = EntityStore(JetStreamLog(nc))
+    await store.execute([(POOL, "main")], claim("before"), because("c1"))
+    await nc.jetstream().purge_stream("EVENTS", subject=MAIN.pattern)
+    outcome = await store.execute([(POOL, "main")], claim("after"), because("c2"))
+    assert outcome.facts and (await store.state(POOL, "main")).state.holders == ("after",)
+
+
 async def test_of_a_busy_entity_the_newest_orders_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool whose slots are renewed every 30 s hears thousands of orders a day: their list may not outgrow a message."""
     monkeypatch.setattr(entity_store, "MOST_ORDERS", 20)
