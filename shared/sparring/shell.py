@@ -46,6 +46,7 @@ from sparring.probes import serve
 from sparring.projection import Projection
 from sparring.pulls import rest_while_cut_off
 from sparring.readings import Readings
+from sparring.seldom import Seldom
 from sparring.service import Service, ServiceSettings
 from sparring.settings import read_settings
 from sparring.snapshots import Snapshots
@@ -76,7 +77,7 @@ class Shell:
         self.readings = Readings()
         self.exit_code = 0
         self.patience = Patience(service.name, service.handler_s)
-        self._repeats = Repeats()
+        self._repeats, self._seldom = Repeats(), Seldom()
         self._planned_to = self._appended_to = 0
         self._loop_lag = 0.0
         self._began = time.monotonic()
@@ -375,17 +376,19 @@ class Shell:
 
     @contextmanager
     def _planning(self) -> Iterator[None]:
-        """What goes wrong in a plan is said; the next tick repeats it."""
+        """What goes wrong in a plan is said; the next tick repeats it, and what goes wrong again is said once a minute."""
         try:
             yield
         except (LogUnavailable, LostRace) as error:
             self.log.warning("a plan was not carried out; the next tick repeats it", error=str(error))
         except SparringError as error:
-            self.log.error("the planner failed", error=f"{type(error).__name__}: {error}")
+            if self._seldom.news(repr(error), time.monotonic()):
+                self.log.error("the planner failed", error=f"{type(error).__name__}: {error}")
         # a planner's bug must not end the process: orders are still obeyed, and the alarm is in the log
-        except Exception:
-            self.delivery.tally.failed += 1
-            self.log.error("the planner failed", exc_info=True)
+        except Exception as error:
+            if self._seldom.news(repr(error), time.monotonic()):
+                self.delivery.tally.failed += 1
+                self.log.error("the planner failed", exc_info=True)
 
     async def _something_new(self) -> None:
         waiting = self.hearing.changed
