@@ -30,6 +30,8 @@ from sparring.pace import Paced
 from sparring.streams import ARTIFACTS
 
 CHUNK = 1024 * 1024
+# nats-py's list of a bucket waits without an end for what a broken connection swallowed
+LISTED_S = 120.0
 # a message that is on its way is waited for, and what was sent is purged
 TAKEN_BACK_S = 15.0
 # the folder may hold others' hidden files
@@ -165,7 +167,7 @@ class JetStreamStore:
 
     async def delete(self, url: str) -> None:
         name = _named(url)
-        meta = f"$O.{self._bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
+        meta = self._meta(name)
         with self._answering(url):
             with suppress(NotFoundError, ObjectNotFoundError):
                 # first the tombstone: nobody may find a name whose content is half gone
@@ -185,17 +187,30 @@ class JetStreamStore:
         chunks, swept = f"$O.{self._bucket}.C.", 0
         with self._answering(f"nats://{self._bucket}"):
             objects = await self._objects()
-            info = await self._js.stream_info(self._stream, subjects_filter=f"{chunks}>")
-            sent = {one.removeprefix(chunks) for one in info.state.subjects or {}}
+            sent = {one.removeprefix(chunks) for one in await self._subjects(f"{chunks}>")}
+            named = await self._subjects(f"$O.{self._bucket}.M.>")
             # afterwards: what was finished meanwhile has its name by now
+            found: list[ObjectInfo] = []
             with suppress(NotFoundError):
-                sent -= {one.nuid for one in await objects.list()}
-            for nuid in sent:
+                async with asyncio.timeout(LISTED_S):
+                    found = await objects.list()
+            if named - {self._meta(one.name) for one in found}:
+                # a list that lacks a name would give away what the name leads to
+                return 0
+            for nuid in sent - {one.nuid for one in found}:
                 last = await self._js.get_last_msg(self._stream, chunks + nuid)
                 if last.time is not None and clock.now() - last.time >= older_than:
                     await self._purge(nuid)
                     swept += 1
         return swept
+
+    async def _subjects(self, pattern: str) -> set[str]:
+        info = await self._js.stream_info(self._stream, subjects_filter=pattern)
+        return set(info.state.subjects or {})
+
+    def _meta(self, name: str) -> str:
+        """The subject on which an object's name leads to its chunks."""
+        return f"$O.{self._bucket}.M.{base64.urlsafe_b64encode(name.encode()).decode()}"
 
     async def _purge(self, nuid: str) -> None:
         await self._js.purge_stream(self._stream, subject=f"$O.{self._bucket}.C.{nuid}")

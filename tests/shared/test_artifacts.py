@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+from nats.js.object_store import ObjectStore
 
 from sparring.artifacts import ArtifactStore, JetStreamStore, StoreUnavailable, open_store, sha256_of
 from sparring.errors import ArtifactMissing, BadInput, HashMismatch
@@ -150,6 +152,22 @@ async def test_what_half_uploads_left_long_ago_is_swept_and_nothing_else(
     assert await messages(nc) == before - (2 if isinstance(store, JetStreamStore) else 0)
     assert await store.digest(url) == (sha256, 300_000)
     assert [one.name for one in home.glob(".*")] == ([] if isinstance(store, JetStreamStore) else [".of-others"])
+
+
+async def test_a_list_that_lacks_a_name_gives_nothing_away(
+    nc: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a broken connection swallowed of the bucket's list is no half upload."""
+    store = await open_store("nats://ARTIFACTS", nc.jetstream())
+    path, sha256 = made(tmp_path, "games", b"x" * 300_000)
+    url = await store.put(path, sha256)
+
+    async def nothing(*_: object) -> list[object]:
+        raise NotFoundError
+
+    monkeypatch.setattr(ObjectStore, "list", nothing)
+    assert await store.sweep(timedelta()) == 0
+    assert await store.digest(url) == (sha256, 300_000)
 
 
 async def test_an_unknown_home_is_refused_with_its_remedy(nc: Client) -> None:
