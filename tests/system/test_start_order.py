@@ -57,6 +57,8 @@ async def story(stage) -> None:  # type: ignore[no-untyped-def]
     await stage.order(
         RegisterModel(lane="hex", model="b" * 64, artifact=stories.artifact("model", "b" * 64), lineage=lineage,
                       evidence={"steps": 1}, rules=stories.lane().gate))  # fmt: skip
+    # what the gate asks for is there before the lane is paused: else the end would depend on who was faster
+    await stage.happened(TaskRequested, 2)
     await stage.order(SwitchCluster(state="paused", revision=1, by="story"))
     await stage.order(PauseLane(lane="hex", revision=1, by="story"))
     for kind, count in ((GamesRecorded, 3), (TaskCancelled, 1), (GateOpened, 1), (ClusterSwitched, 1), (LanePaused, 1)):
