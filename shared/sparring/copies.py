@@ -13,6 +13,7 @@ import duckdb
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sparring.ending import comes
 from sparring.errors import LogUnavailable, SparringError
 from sparring.folding import fold
 from sparring.hearing import Hearing
@@ -100,10 +101,7 @@ class Copies:
         """Stores a copy every 50,000 facts, or every 300 s if there is anything new; the holder of the lease does."""
         hearing, waited = self._hearing, 0.0
         while not stopping.is_set():
-            try:
-                async with asyncio.timeout(LOOK_S):
-                    await stopping.wait()
-            except TimeoutError:
+            if not await comes(stopping, LOOK_S):
                 waited += LOOK_S
             fresh = hearing.projected - self._kept_at
             due = fresh >= EVERY_FACTS or (waited >= EVERY_S and fresh >= WORTH)

@@ -16,7 +16,7 @@ import duckdb
 from sparring.backoff import doubled_s
 from sparring.contracts.base import Fact
 from sparring.decider import Picture, Recorded
-from sparring.ending import ended
+from sparring.ending import comes, ended
 from sparring.envelope import recorded
 from sparring.errors import Permanent, ReadModelBehind, Transient
 from sparring.faults import fault
@@ -206,10 +206,7 @@ class Hearing:
     async def _flush_often(self, over: asyncio.Event) -> None:
         since_save = 0.0
         while not over.is_set():
-            try:
-                async with asyncio.timeout(FLUSH_S):
-                    await over.wait()
-            except TimeoutError:
+            if not await comes(over, FLUSH_S):
                 since_save += FLUSH_S
             await self._flush()
             if since_save >= CHECKPOINT_S:

@@ -12,6 +12,7 @@ from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
+from sparring.ending import comes
 from sparring.streams import LEASE_TTL_S, LEASES
 
 RENEW_S = LEASE_TTL_S / 3
@@ -42,11 +43,7 @@ class Lease:
             except (nats.errors.Error, JetStreamError, TimeoutError, OSError):
                 # lost the race, or nobody answered: what is held ends by itself
                 self._revision = 0
-            try:
-                async with asyncio.timeout(RENEW_S):
-                    await stopping.wait()
-            except TimeoutError:
-                continue
+            await comes(stopping, RENEW_S)
         await self._give_back()
 
     async def _renew(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sparring.contracts.readings import ServiceBeat
+from sparring.decider import Reading
 from sparring.reader import Reader
 
 SILENT_S = 15.0
@@ -51,18 +53,24 @@ order by case severity when 'critical' then 0 when 'warning' then 1 else 2 end, 
 """
 
 
-async def beating(reader: Reader) -> dict[str, float]:
-    """Seconds since the last beat of each service that was heard within 15 minutes; of a past moment nobody knows."""
+def _beats(readings: Mapping[str, Reading]) -> dict[str, float]:
+    """Seconds since the last beat of each service that was heard within 15 minutes."""
     found: dict[str, float] = {}
-    for one in (await reader.readings()).values():
+    for one in readings.values():
         if isinstance(one.data, ServiceBeat):
             found[one.data.service] = min(one.age_s, found.get(one.data.service, one.age_s))
     return found
 
 
-async def unheard(reader: Reader) -> dict[str, Any] | None:
-    """The issue that health can't raise: it does not beat, and what it said last is all that is known. None: it beats."""
-    age_s = None if reader.past else (await beating(reader)).get("health")
+def up(readings: Mapping[str, Reading]) -> list[str]:
+    """Services that beat in the last 15 s; of a past moment nobody knows."""
+    return sorted(name for name, age_s in _beats(readings).items() if age_s < SILENT_S)
+
+
+def unheard(reader: Reader, readings: Mapping[str, Reading]) -> dict[str, Any] | None:
+    """The issue that health can't raise: it does not beat, and what it said last is all that is known. None: it beats, or
+    a past moment is asked about."""
+    age_s = _beats(readings).get("health")
     if reader.past or (age_s is not None and age_s < SILENT_S):
         return None
     since = None if age_s is None else datetime.now(UTC) - timedelta(seconds=age_s)

@@ -32,6 +32,7 @@ from sparring.copies import Copies
 from sparring.decider import Action, Append, Context, Recorded, Send
 from sparring.delivery import Delivery, middleware_of
 from sparring.dispatch import Dispatch
+from sparring.ending import comes
 from sparring.entity_store import Because, EntityStore
 from sparring.envelope import encode_order
 from sparring.errors import LogUnavailable, LostRace, SparringError
@@ -391,13 +392,8 @@ class Shell:
                 self.log.error("the planner failed", exc_info=True)
 
     async def _something_new(self) -> None:
-        waiting = self.hearing.changed
-        try:
-            async with asyncio.timeout(self.service.tick_s):
-                await waiting.wait()
-        except TimeoutError:
-            return
-        waiting.clear()
+        if await comes(self.hearing.changed, self.service.tick_s):
+            self.hearing.changed.clear()
 
     async def _beat(self) -> None:
         process = psutil.Process()
@@ -443,11 +439,7 @@ class Shell:
                 self.log.warning("the event loop stood still", for_s=round(lag, 2))
 
     async def pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopping.wait()
-        except TimeoutError:
-            return
+        await comes(self.stopping, seconds)
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and task.exception() is not None:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
-from sparring.ending import ended
+from sparring.ending import CalledOff, ended, unless
 from sparring.log.feed import Feed
 from sparring.testing import eventually
 
@@ -48,3 +48,26 @@ async def test_a_feed_that_is_told_to_end_while_a_message_comes_ends(nc: Client,
     # what was over before has nothing left to be told
     assert over or waiting.cancelled()
     await feed.close()
+
+
+async def test_what_is_stopped_before_its_end_is_cancelled_and_what_fails_is_heard() -> None:
+    stop, told = asyncio.Event(), list[str]()
+
+    async def endless() -> int:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            told.append("cancelled")
+        return 1
+
+    waiting = asyncio.create_task(unless(stop, endless()))
+    await asyncio.sleep(0)
+    stop.set()
+    with pytest.raises(CalledOff):
+        await waiting
+    assert told == ["cancelled"]
+
+    async def seven() -> int:
+        return 7
+
+    assert await unless(asyncio.Event(), seven()) == 7

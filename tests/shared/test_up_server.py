@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sparring.cli.up import _once_each, _revive_server, _unless_stopped
+from sparring.cli.up import _once_each, _revive_server
 from sparring.errors import BadInput
 from sparring.place import recall
 
@@ -69,24 +69,3 @@ async def test_a_trouble_is_said_in_a_line_and_once() -> None:
     for error in (OSError("refused"), OSError("refused"), TimeoutError(), OSError("refused")):
         await heard(error)
     assert said == ["connection: refused", "connection: TimeoutError", "connection: refused"]
-
-
-async def test_what_is_stopped_before_its_end_is_cancelled_and_what_fails_is_heard() -> None:
-    stop, ended = asyncio.Event(), list[str]()
-
-    async def endless() -> int:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.append("cancelled")
-        return 1
-
-    waiting = asyncio.create_task(_unless_stopped(endless(), stop))
-    await asyncio.sleep(0)
-    stop.set()
-    assert await waiting is None and ended == ["cancelled"]
-
-    async def seven() -> int:
-        return 7
-
-    assert await _unless_stopped(seven(), asyncio.Event()) == 7

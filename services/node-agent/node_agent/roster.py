@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from node_agent import family
 from node_agent.child import Child, TaskFailure
 from sparring.contracts.node_agent import StartTask
-from sparring.ending import ended
+from sparring.ending import CalledOff, unless
 
 T = TypeVar("T")
 
@@ -44,14 +44,10 @@ class Running:
 
     async def unless(self, event: asyncio.Event, doing: Coroutine[Any, Any, T]) -> T:
         """What it returns. Raises TaskFailure when the event, `asked` or `over`, comes first: then nothing of it goes on."""
-        work, told = asyncio.create_task(doing), asyncio.create_task(event.wait())
         try:
-            await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise TaskFailure(self.cancelled)
-            return work.result()
-        finally:
-            await ended(work, told)
+            return await unless(event, doing)
+        except CalledOff as error:
+            raise TaskFailure(self.cancelled) from error
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ import typer
 
 from sparring.cli.common import AsJson, At, Data, Nats, footer, plain, print_json, table, with_reader
 from sparring.cli.control import order
+from sparring.cli.overview import OPEN_LETTERS
 from sparring.contracts.health import DiscardDeadLetter, RedriveDeadLetter
 from sparring.errors import BadInput
 from sparring.place import find
@@ -19,10 +20,9 @@ from sparring.reader import AsOf, Reader, instant
 from sparring.rehearsal import Rehearsed, original, rehearse
 
 app = typer.Typer(help="Dead letters: nothing fails in silence, nothing is ever deleted.", no_args_is_help=True)
-OPEN = ("pending", "redriven", "abandoned")
-GROUPS = """
+GROUPS = f"""
 select fingerprint "group", consumer, any_value(exception) exception, count(*) letters,
-    count(*) filter (state in ('pending', 'redriven', 'abandoned')) waiting, count(*) filter (state = 'recovered') recovered,
+    count(*) filter (state in {OPEN_LETTERS}) waiting, count(*) filter (state = 'recovered') recovered,
     count(*) filter (state = 'abandoned') abandoned, count(*) filter (state = 'discarded') discarded,
     min(recorded_at) first, max(recorded_at) last, any_value(reason) reason
 from health_letters group by fingerprint, consumer order by last desc
@@ -72,7 +72,7 @@ def chosen(reader: Reader, choice: Choice, *, all: bool = False) -> list[dict[st
     return [
         row
         for row in rows
-        if (all or row["state"] in OPEN)
+        if (all or row["state"] in OPEN_LETTERS)
         and choice.group in ("", row["fingerprint"])
         and choice.consumer in ("", row["consumer"])
         and (not choice.since or _reaches(row, choice.since, "--since") >= 0)

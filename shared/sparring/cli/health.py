@@ -23,7 +23,7 @@ def health(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
     """The score and its parts, the cluster's switch, and every open issue with since, owner and remedy."""
 
     async def ask(reader: Reader) -> dict[str, Any]:
-        return report(reader) | {"unheard": await unheard(reader)}
+        return report(reader) | {"unheard": unheard(reader, await reader.readings())}
 
     found, as_of = with_reader(nats, data, at, ask)
     if as_json:

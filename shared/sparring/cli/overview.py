@@ -37,6 +37,8 @@ where n.state <> 'forgotten'
 group by all order by n.node
 """
 
+# dead letters that wait for something
+OPEN_LETTERS = ("pending", "redriven", "abandoned")
 # what has to be in the lane's `auto` for the iteration to leave a step
 BY_HAND = {"games": "export", "slot": "train", "register": "evaluate"}
 
@@ -131,7 +133,7 @@ def nodes(reader: Reader, readings: Any) -> list[dict[str, Any]]:
 def counts(reader: Reader) -> dict[str, Any]:
     """The numbers of the screen's last line."""
     row = reader.rows(
-        "select (select count(*) from health_letters where state in ('pending', 'redriven', 'abandoned')) letters, "
+        f"select (select count(*) from health_letters where state in {OPEN_LETTERS}) letters, "
         "(select count(*) from health_alarms where state = 'raised') alarms, "
         "(select any_value(state) from health_cluster) cluster"
     )[0]

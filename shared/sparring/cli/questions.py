@@ -51,7 +51,7 @@ def answer(
     """Asks and prints."""
 
     async def ask(reader: Reader) -> tuple[Rows, dict[str, Any] | None]:
-        silent = await unheard(reader) if question.of_health else None
+        silent = unheard(reader, await reader.readings()) if question.of_health else None
         cursor = reader.projection.con.execute(question.sql, values) if values else None
         if cursor is None:
             return reader.rows(question.sql), silent

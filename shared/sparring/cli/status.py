@@ -49,7 +49,12 @@ def status(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
 
     async def ask(reader: Reader) -> tuple[Any, Any, Any, Any]:
         readings = await reader.readings()
-        return overview.lanes(reader), overview.nodes(reader, readings), overview.counts(reader), await unheard(reader)
+        return (
+            overview.lanes(reader),
+            overview.nodes(reader, readings),
+            overview.counts(reader),
+            unheard(reader, readings),
+        )
 
     (lanes_, nodes_, counts, unheard_), as_of = with_reader(nats, data, at, ask)
     if as_json:

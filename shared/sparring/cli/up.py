@@ -10,10 +10,10 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Annotated, Any, TypeVar
+from typing import IO, Annotated, Any
 
 import nats
 import typer
@@ -25,7 +25,7 @@ from sparring.cli.screen import Look, Screen
 from sparring.client import Client
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.pipeline import RegisterLane
-from sparring.ending import ended
+from sparring.ending import CalledOff, comes, ended, unless
 from sparring.errors import BadInput, LogUnavailable
 from sparring.lane_file import load_lanes
 from sparring.log.interface import Raw
@@ -35,7 +35,6 @@ from sparring.server import EmbeddedServer, alive, end_left_over
 from sparring.supervisor import Child, Supervisor
 from sparring.topology import declare_topology
 
-T = TypeVar("T")
 LEAST_DISK = 1024**3
 DEFAULT_LANES = Path("examples/hex/lanes.toml")
 LOOK_S = 1.0
@@ -172,8 +171,9 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
             await client.send(RegisterLane(lane=spec.name, spec=spec))
     nc = await nats.connect(run.place.url.split(","), name="spar up screen", max_reconnect_attempts=-1,
                             error_cb=_once_each(run.screen.say))  # fmt: skip
-    reader = await _unless_stopped(Reader.over(nc, _emptied(run.data / "screen")), stop)
-    if reader is None:
+    try:
+        reader = await unless(stop, Reader.over(nc, _emptied(run.data / "screen")))
+    except CalledOff:
         await nc.close()
         return []
     fresh = list[Raw]()
@@ -203,19 +203,6 @@ def _emptied(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
-
-
-async def _unless_stopped(doing: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
-    """What it returns; None, and nothing goes on, when somebody stops `spar up` before."""
-    task, stopped = asyncio.create_task(doing), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        await ended(task)
-        return None
-    finally:
-        stopped.cancel()
 
 
 async def _follow(reader: Reader, fresh: list[Raw]) -> None:
@@ -249,9 +236,7 @@ async def _redraw(
         found = _promotions(reader)
         if once and len(found) - len(start) >= once and sequence >= await _end(reader):
             return found[len(start) :]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S):
-                await stop.wait()
+        await comes(stop, LOOK_S)
     return []
 
 
@@ -263,7 +248,8 @@ async def _revive_server(run: Run, stop: asyncio.Event) -> None:
     run.screen.say("the server ended; it is started again on its data")
     server.port = int(server.address.url.rpartition(":")[2]) if server.address else -1
     starting = asyncio.create_task(asyncio.to_thread(server.start, say=run.screen.say))
-    await _unless_stopped(asyncio.wait((starting,)), stop)
+    with contextlib.suppress(CalledOff):
+        await unless(stop, asyncio.wait((starting,)))
     while not starting.done():
         await asyncio.to_thread(server.stop)
         await asyncio.wait((starting,), timeout=0.1)

@@ -13,7 +13,7 @@ from sparring.cli.overview import Hold, held_back
 from sparring.errors import BadInput, CannotAnswer
 from sparring.questions import ask
 from sparring.reader import Reader
-from sparring.report import NODES, SILENT_S, beating
+from sparring.report import NODES, up
 
 CURRENT = "select * from pipeline_iterations where lane = ? order by number desc limit 1"
 RUNNING = """
@@ -98,7 +98,7 @@ async def of_lane(reader: Reader, lane: str) -> dict[str, Any]:
         "unusable": reader.rows(UNUSABLE, [lane, now["opened_at"]]) if begun and now else [],
         "slot": await _slot(reader, lane) if step == "slot" else None,
         "nodes": nodes,
-        "services_up": sorted(name for name, age_s in (await beating(reader)).items() if age_s < SILENT_S),
+        "services_up": up(await reader.readings()),
         "tasks": reader.rows(RUNNING, [lane]),
         "decisions": reader.rows(DECISIONS, [lane]),
         "denials": reader.rows(DENIALS, [lane]),
@@ -152,9 +152,9 @@ def _say(found: dict[str, Any], *, asked_then: bool) -> None:
 def _say_wait(found: dict[str, Any], now: dict[str, Any] | None, asked_then: bool) -> None:
     """What is awaited, of whom, until when, and how far it is; `now` is None between two iterations."""
     owner = (now and now["owner"]) or "pipeline"
-    up = "" if asked_then else (", which is up" if owner in found["services_up"] else ", WHICH IS NOT BEATING")
+    beats = "" if asked_then else (", which is up" if owner in found["services_up"] else ", WHICH IS NOT BEATING")
     print(f"  waits for  {(now['awaits'] or 'nothing') if now else 'its next iteration'}")
-    print(f"  from       {owner}{up}")
+    print(f"  from       {owner}{beats}")
     print(f"  until      {cell(now['deadline_at']) if now else 'the next tick'}")
     if now is None:
         return

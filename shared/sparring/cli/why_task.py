@@ -10,7 +10,7 @@ from sparring.envelope import recorded
 from sparring.errors import CannotAnswer
 from sparring.questions import ask
 from sparring.reader import Reader
-from sparring.report import SILENT_S, beating
+from sparring.report import up
 from sparring.subjects import CARRIED, Ref
 
 TASK = "select * from orch_tasks where task = ?"
@@ -58,7 +58,7 @@ async def of_task(reader: Reader, task: str) -> dict[str, Any] | None:
     node = reader.rows(NODE, [row["node"]]) if row["node"] else []
     return {
         "task": row, "awaits": AWAITS[row["state"]], "owner": "selfplay-orch" if waits else row["node"],
-        "services_up": await up(reader), "node": node[0] if node else None, "denials": denials,
+        "services_up": up(await reader.readings()), "node": node[0] if node else None, "denials": denials,
         "timeout_s": spec.get("timeout_s"), "needs": {k: spec[k] for k in ("gpu", "memory_bytes", "disk_bytes") if spec.get(k)},
         "history": history,
     }  # fmt: skip
@@ -80,13 +80,8 @@ async def of_node(reader: Reader, node: str) -> dict[str, Any] | None:
         "resources": beats[0].data.resources.model_dump() if beats else None,
         "running": reader.rows(RUNNING, [node]), "would_take": now, "nobody_knows": nobody,
         "denials": reader.rows(OF_NODE, [node]), "breakers": reader.rows(BREAKERS, [node]),
-        "lately": reader.rows(LATELY, [node]), "services_up": await up(reader),
+        "lately": reader.rows(LATELY, [node]), "services_up": up(readings),
     }  # fmt: skip
-
-
-async def up(reader: Reader) -> list[str]:
-    """Services that beat in the last 15 s; of a past moment nobody knows."""
-    return sorted(name for name, age_s in (await beating(reader)).items() if age_s < SILENT_S)
 
 
 def say_task(found: dict[str, Any], *, asked_then: bool) -> None:

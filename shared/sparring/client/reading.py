@@ -82,7 +82,7 @@ class Reading(Orders):
         with `since`, `whose` it is and the `remedy`; `unheard` (None: nothing) says that all of it is the last word of a health
         that is silent. Raises CannotAnswer while health has said nothing."""
         async with self.read(at) as reader:
-            found = report(reader) | {"unheard": await unheard(reader)}
+            found = report(reader) | {"unheard": unheard(reader, await reader.readings())}
             if found["score"] is None:
                 raise CannotAnswer(f"health has given no score yet as of {reader.as_of.sequence}; is it running?")
             return {"as_of": reader.as_of.sequence, **found}

@@ -10,6 +10,7 @@ from selfplay_orch.core.index import Wish
 from selfplay_orch.core.limits import WINDOW_S, spawned_within
 from selfplay_orch.core.look import Look
 from selfplay_orch.settings import KindRules
+from sparring.contracts.lanes import KindNeeds, LaneSpec
 from sparring.contracts.parts import TaskSpec, Term
 from sparring.decider import Context
 
@@ -23,6 +24,12 @@ STOPPED_BY = {
 
 def wish_of(spec: TaskSpec, *, orphaned: bool = False) -> Wish:
     return Wish(spec.kind, spec.lane, spec.gpu, spec.memory_bytes, spec.disk_bytes, orphaned)
+
+
+def wish_for(kind: str, lane: LaneSpec) -> Wish:
+    """What a task of the kind for the lane would need."""
+    needs = lane.needs.get(kind, KindNeeds())
+    return Wish(kind, lane.name, needs.gpu, needs.memory_bytes, needs.disk_bytes)
 
 
 @dataclass(frozen=True)

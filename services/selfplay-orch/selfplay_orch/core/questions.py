@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from selfplay_orch.core import admission
-from selfplay_orch.core.admission import Answer, first_no
+from selfplay_orch.core.admission import Answer, first_no, wish_for
 from selfplay_orch.core.durations import LEAST
-from selfplay_orch.core.index import Wish
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.placement import best_node
-from sparring.contracts.lanes import KindNeeds, LaneSpec
+from sparring.contracts.lanes import LaneSpec
 from sparring.decider import Context
 from sparring.errors import BadInput, CannotAnswer
 
@@ -68,7 +67,7 @@ def can_schedule(ctx: Context, *, kind: str, lane: str, seconds: float | None = 
     is expected to take. Raises BadInput for a lane that is not registered or offers no such kind."""
     look = Look(ctx)
     spec = spec_of(look, kind, lane)
-    node, denial, _ = best_node(look, wish_of(kind, lane, spec))
+    node, denial, _ = best_node(look, wish_for(kind, spec))
     if denial is not None:
         return Slotting(False, "", denial.reason, denial.actual, denial.limit)
     known(look, node)
@@ -143,7 +142,7 @@ def _told(look: Look, kind: str, lane: str, spec: LaneSpec, node: str) -> OnNode
     throttle = look.all.lanes[lane].factor(kind)
     if throttle <= 0:
         return OnNode(kind, (), False, "back-pressure", 0.0, 0.0)
-    denial = first_no(look, wish_of(kind, lane, spec), node, look.all.nodes[node])
+    denial = first_no(look, wish_for(kind, spec), node, look.all.nodes[node])
     if denial is not None:
         return OnNode(kind, (), False, denial.reason, denial.actual, denial.limit)
     try:
@@ -151,8 +150,3 @@ def _told(look: Look, kind: str, lane: str, spec: LaneSpec, node: str) -> OnNode
     except CannotAnswer as error:
         return OnNode(kind, (), False, str(error), unknown=True)
     return OnNode(kind, (), True)
-
-
-def wish_of(kind: str, lane: str, spec: LaneSpec) -> Wish:
-    needs = spec.needs.get(kind, KindNeeds())
-    return Wish(kind, lane, needs.gpu, needs.memory_bytes, needs.disk_bytes)

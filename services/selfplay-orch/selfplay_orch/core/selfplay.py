@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from selfplay_orch.core.admission import Denial, first_no, is_open
+from selfplay_orch.core.admission import Denial, first_no, is_open, wish_for
 from selfplay_orch.core.cluster import Lane, Node
 from selfplay_orch.core.index import BENCHED, Wish
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.placement import deny, placement
 from selfplay_orch.core.shares import FEW_GAMES, quota
-from sparring.contracts.lanes import KindNeeds
 from sparring.contracts.parts import TaskSpec
 from sparring.decider import Action
 from sparring.task_specs import task_spec
@@ -101,8 +100,7 @@ def _choose(look: Look, turns: Turns, lanes: dict[str, Lane], node_name: str) ->
     first: Denial | None = None
     for name in turns.order():
         spec = lanes[name].spec
-        needs = spec.needs.get(KIND, KindNeeds()) if spec else KindNeeds()
-        denial = first_no(look, Wish(KIND, name, needs.gpu, needs.memory_bytes, needs.disk_bytes), node_name, node)
+        denial = first_no(look, wish_for(KIND, spec) if spec else Wish(KIND, name), node_name, node)
         if denial is None:
             return name, None
         if denial.everywhere or denial.reason in USUAL:
