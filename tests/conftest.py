@@ -11,7 +11,7 @@ from hypothesis import settings
 from nats.aio.client import Client
 
 from sparring.server import EmbeddedServer
-from sparring.testing import eventually, nats_cluster, nats_server
+from sparring.testing import declared, nats_cluster, nats_server
 from sparring.topology import declare_topology
 
 # how long an example takes says how busy the machine is, not whether the rule holds
@@ -45,15 +45,6 @@ def cluster() -> Iterator[list[EmbeddedServer]]:
 async def cluster_nc(cluster: list[EmbeddedServer]) -> AsyncIterator[Client]:
     """A connection to a three-node cluster whose streams have three replicas."""
     client = await nats.connect([one.address.url for one in cluster if one.address], max_reconnect_attempts=-1)
-
-    async def declared() -> bool:
-        try:
-            await declare_topology(client, replicas=3)
-        except Exception as error:
-            # the cluster elects its leaders first
-            raise AssertionError(repr(error)) from error
-        return True
-
-    await eventually(declared, within_s=30, every_s=0.2)
+    await declared(client, 3)
     yield client
     await client.close()

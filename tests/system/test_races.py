@@ -38,9 +38,9 @@ from sparring.log.guards import unguarded
 from sparring.server import EmbeddedServer
 from sparring.streams import COMMANDS, EVENTS, TELEMETRY
 from sparring.subjects import ref_of
-from sparring.testing import eventually, nats_cluster, nats_server
+from sparring.testing import declared, eventually, nats_cluster, nats_server
 from sparring.testing.processes import Replica, app_of, call
-from sparring.topology import declare_durable, declare_topology
+from sparring.topology import declare_durable
 
 RACERS = Path(__file__).with_name("racers.py")
 FULL = os.environ.get("SPARRING_RACES") == "full"
@@ -97,16 +97,7 @@ async def ground(where: str, folder: Path) -> AsyncIterator[Ground]:
 
         urls = [one.address.url for one in servers if one.address is not None]
         nc = await nats.connect(urls, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=quiet)
-
-        async def declared() -> bool:
-            try:
-                await declare_topology(nc, replicas=len(servers))
-            except (nats.errors.Error, TimeoutError):
-                # three servers elect their leaders first
-                return False
-            return True
-
-        await eventually(declared, within_s=30, every_s=0.2)
+        await declared(nc, len(servers))
         yield Ground(servers, nc, folder)
         await nc.close()
 

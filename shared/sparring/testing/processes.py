@@ -9,24 +9,47 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerContext, ForkServerProcess
+from functools import cache
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
+from multiprocessing.popen_forkserver import Popen
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 
 from sparring.faults import Point
 
-_CONTEXT: list[ForkServerContext] = []
+
+@cache
+def _preloaded() -> None:
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["sparring.testing.preload"])
 
 
-def _context() -> ForkServerContext:
-    if not _CONTEXT:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["sparring.testing.preload"])
-        _CONTEXT.append(context)
-    return _CONTEXT[0]
+class _Watched(Popen):
+    """How a process ended can be read once; every start of another one reads it for all, in whatever thread that happens.
+
+    Without the lock the second of two readers at once finds nothing, and overwrites the signal with an exit code of 255.
+    """
+
+    _reading = threading.Lock()
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if flag != os.WNOHANG:
+            wait([self.sentinel])
+        with self._reading:
+            return super().poll()
+
+
+class Forked(ForkServerProcess):
+    """A process of the fork server, whose end any thread may ask for."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Popen:
+        return _Watched(process_obj)
 
 
 def _begin(log_file: str) -> None:
@@ -63,9 +86,10 @@ def _call(file: str, function: str, arguments: Sequence[object], log_file: str) 
     asyncio.run(getattr(_loaded(file), function)(*arguments))
 
 
-def call(file: Path, function: str, *arguments: object, log: Path) -> ForkServerProcess:
+def call(file: Path, function: str, *arguments: object, log: Path) -> Forked:
     """Runs the coroutine function of a test's file in a process of its own, which can be killed."""
-    process = _context().Process(target=_call, args=(str(file), function, arguments, str(log)), daemon=True)
+    _preloaded()
+    process = Forked(target=_call, args=(str(file), function, arguments, str(log)), daemon=True)
     process.start()
     return process
 
@@ -80,14 +104,15 @@ class Replica:
     replica: str = "0"
     fault: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
-    process: ForkServerProcess | None = None
+    process: Forked | None = None
 
     def start(self, fault: Point | str = "") -> Replica:
         self.data.mkdir(parents=True, exist_ok=True)
         argv = ["--nats", self.url, "--data", str(self.data), "--replica", self.replica]
         log = self.data / f"{Path(self.where).name.partition('.')[0]}-{self.replica}.log"
         arguments = (self.where, argv, fault, dict(self.environ), str(log))
-        process = _context().Process(target=_serve, args=arguments, daemon=True)
+        _preloaded()
+        process = Forked(target=_serve, args=arguments, daemon=True)
         process.start()
         self.process = process
         return self
@@ -110,11 +135,6 @@ class Replica:
         self.process.join(25)
         if self.process.is_alive():
             self.kill()
-
-    def died_of(self) -> int | None:
-        """The signal that ended the process, None while it runs or after an exit."""
-        code = self.process.exitcode if self.process is not None else None
-        return -code if code is not None and code < 0 else None
 
 
 def app_of(service: str) -> str:

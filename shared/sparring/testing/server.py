@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+
+from sparring.errors import LogUnavailable
+from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer, free_port
+from sparring.testing.waiting import eventually
+from sparring.topology import declare_topology
 
 
 @contextmanager
@@ -51,3 +59,18 @@ def _start_together(servers: list[EmbeddedServer]) -> None:
 
     with ThreadPoolExecutor(len(servers)) as pool:
         list(pool.map(lambda server: server.start(), servers))
+
+
+async def declared(nc: Client, replicas: int) -> None:
+    """The topology, once servers that just started can declare it and read from the log."""
+
+    async def readable() -> bool:
+        try:
+            await declare_topology(nc, replicas=replicas)
+            await JetStreamLog(nc).get(1)
+        except (nats.errors.Error, nats.js.errors.Error, TimeoutError, LogUnavailable) as error:
+            # a cluster elects its leaders first, and serves reads some time after
+            raise AssertionError(repr(error)) from error
+        return True
+
+    _: bool = await eventually(readable, within_s=30, every_s=0.2)
