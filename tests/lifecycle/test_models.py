@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from gated_lane import EVEN, LOST, RULES, WON, A, B, C, artifact, facts, match, order, promoted, told
 from hypothesis import given as any_given
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from lifecycle.core.state import Lane
 from lifecycle.core.verdict import again, verdict
 from lifecycle.settings import Settings
 from sparring.contracts.base import Fact
-from sparring.contracts.lanes import GateRules, LaneSpec
+from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.lifecycle import (
     AbandonMatch,
     CloseGate,
@@ -27,7 +28,6 @@ from sparring.contracts.lifecycle import (
     FenceRaised,
     GateDecided,
     GateOpened,
-    Lineage,
     MatchRecorded,
     MatchRefused,
     MeasurementFinished,
@@ -37,13 +37,10 @@ from sparring.contracts.lifecycle import (
     ModelRegistered,
     ModelRejected,
     ModelRolledBack,
-    RecordMatch,
-    RegisterModel,
     RollBack,
     RollbackRefused,
     Statistics,
 )
-from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import LaneRegistered
 from sparring.contracts.selfplay_orch import RequestTask, TaskFinished, TaskRequested
 from sparring.contracts.training_slots import (
@@ -56,44 +53,7 @@ from sparring.contracts.training_slots import (
 )
 from sparring.decider import Recorded
 from sparring.testing import at, given
-from sparring.testing.scenario import Scenario
 from sparring.testing.world import World
-
-A, B, C = "a" * 64, "b" * 64, "c" * 64
-DATA = "d" * 64
-RULES = GateRules(elo1=50, max_pairs=400, pairs_per_task=100, anchor_pairs=50)
-
-
-def artifact(model: str) -> Artifact:
-    return Artifact(name="model", role="model", sha256=model, bytes=1)
-
-
-def order(model: str = A, token: int = 5, task: str = "t1", **more: Any) -> RegisterModel:
-    lineage = Lineage(
-        parent="", dataset=DATA, task=task, iteration="hex-1", code_version="1", settings_hash="s", slot_token=token
-    )
-    values: dict[str, Any] = {"lane": "hex", "model": model, "artifact": artifact(model), "lineage": lineage,
-                              "evidence": {"steps": 1}, "rules": RULES}  # fmt: skip
-    return RegisterModel(**(values | more))
-
-
-def match(counts: tuple[int, ...], task: str = "hex-g1-e1", gate: str = "hex-g1", **more: Any) -> RecordMatch:
-    values: dict[str, Any] = {"games": 2 * sum(counts), "settings": {}}
-    return RecordMatch(lane="hex", gate=gate, task=task, counts=counts, **(values | more))
-
-
-def facts(*orders: RegisterModel) -> list[Fact]:
-    story = given(LANE)
-    for one in orders:
-        story = story.when(register, one)._told()
-    return told(story)
-
-
-def told(story: Scenario) -> list[Fact]:
-    return [fact if isinstance(fact, Fact) else fact[1] for fact in story.facts]
-
-
-WON, LOST, EVEN = (0, 5, 20, 45, 30), (30, 45, 20, 5, 0), (10, 20, 40, 20, 10)
 
 
 def test_a_model_is_registered_with_its_gate_once() -> None:
@@ -319,15 +279,6 @@ def test_three_lost_evaluations_end_the_gate_on_what_was_played() -> None:
     )
     decided = story.outcome[1]
     assert isinstance(decided, GateDecided) and decided.ended_by.endswith("did not come, the last one: CUDA")
-
-
-def promoted(*models: str) -> Scenario:
-    """A lane in which each of the models came to play after the one before it."""
-    story = given(LANE)
-    for number, model in enumerate(models, start=1):
-        story = story.when(register, order(model, token=4 + number, task=f"t{number}"))._told()
-        story = story.when(record, match(WON, f"hex-g{number}-e1", f"hex-g{number}"))._told()
-    return story
 
 
 BACK = RollBack(lane="hex", by="me", reason="worse")

@@ -13,7 +13,7 @@ from stories import spar, tell
 from sparring.cli.status import _gate
 from sparring.contracts.base import Fact
 from sparring.contracts.health import ClusterSwitched, HealthScored, NodeJoined
-from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.lanes import LaneSpec, Step
 from sparring.contracts.parts import Artifact, Check, Term
 from sparring.contracts.pipeline import (
     CollectionFinished,
@@ -22,8 +22,10 @@ from sparring.contracts.pipeline import (
     LanePaused,
     LaneRegistered,
     LaneResumed,
+    PromotionAwaited,
     QualityRefused,
     StageRetried,
+    StepOrdered,
     TrainingStarted,
 )
 from sparring.contracts.readings import ServiceBeat
@@ -55,6 +57,14 @@ def training() -> list[Fact]:
         ExportFinished(dataset="d" * 64, shards=(shard,), positions=1, coverage={}, duplicates=0, quality=1, **here),
         TrainingStarted(task="hex-1-train-1", token=5, attempt=1, **here),
     ]
+
+
+def by_hand(step: Step) -> Fact:
+    return StepOrdered(iteration="hex-1", lane="hex", step=step, by="anna", deadline_at=at(900))
+
+
+def awaited() -> Fact:
+    return PromotionAwaited(iteration="hex-1", lane="hex", model="a" * 64, gate="hex-g1", deadline_at=at(900))
 
 
 async def after(nc: Client, *story: Fact) -> tuple[EntityStore, str]:
@@ -106,7 +116,10 @@ async def test_a_training_that_is_tried_again_waits_for_a_slot_and_says_what_end
 
 @pytest.mark.parametrize(("auto", "story", "step"), [
     (("sync",), [opened()], "export"),
+    (("export",), [opened()], "sync"),
     (("sync", "export"), training()[:3], "train"),
+    (("sync", "export"), [*training()[:3], by_hand("train")], ""),
+    (AUTO[:-1], [*training(), awaited()], "promote"),
     (AUTO, training()[:3], ""),
 ])  # fmt: skip
 async def test_a_step_that_a_lane_takes_by_hand_is_what_it_waits_for(
@@ -115,7 +128,8 @@ async def test_a_step_that_a_lane_takes_by_hand_is_what_it_waits_for(
     _, url = await after(nc, lane(auto=auto), *story)
     why = await asked(url, "why", "hex")
     assert ("by hand" in why) == bool(step)
-    assert not step or (f"{step} is not in the lane's auto" in why and f'add "{step}" to auto' in why)
+    assert not step or (f"{step} is not in the lane's auto" in why and f"spar step hex {step}" in why)
+    assert ("spar reject hex" in why) == (step == "promote")
 
 
 async def test_collecting_says_how_far_it_is_what_was_refused_and_which_games_count_for_nothing(nc: Client) -> None:

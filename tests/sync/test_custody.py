@@ -10,10 +10,12 @@ from hypothesis import given as any_given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from sparring.contracts.health import NodeJoined, NodeLost
+from sparring.contracts.base import Fact
+from sparring.contracts.health import NodeDraining, NodeJoined, NodeLost
+from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.node_agent import ReleaseCustody, UploadBatch
 from sparring.contracts.parts import Artifact, Check
-from sparring.contracts.pipeline import ExportFinished, IterationClosed, QualityRefused
+from sparring.contracts.pipeline import ExportFinished, IterationClosed, LaneEdited, LaneRegistered, QualityRefused
 from sparring.contracts.sync import (
     BatchAdmitted,
     BatchLost,
@@ -29,6 +31,7 @@ from sparring.contracts.sync import (
     ReportTransferFailed,
     SealDataset,
     ShardsRetired,
+    SyncHastened,
     TransferFailed,
     TransferGranted,
 )
@@ -45,6 +48,7 @@ from sync.core.batch import BATCH, failed, record, stored
 from sync.core.dataset import DATASET, seal
 from sync.core.picture import CustodyPicture, Node
 from sync.core.plan import MOST_UNDELETED, plan, urgency
+from sync.core.questions import recommendations
 from sync.read_models.custody import CUSTODY
 from sync.settings import Settings
 
@@ -133,6 +137,34 @@ def test_a_failed_transfer_does_not_look_fresh() -> None:
     tried = replace(batch, failures=1)
     assert urgency(tried, Node(), at(100), 3600) == 0.8 * urgency(batch, Node(), at(100), 3600)
     assert urgency(batch, Node(ephemeral=True), at(0), 3600) == 3 * urgency(batch, Node(), at(0), 3600)
+
+
+def by_hand() -> LaneRegistered:
+    spec = {"name": "hex", "game": "hex", "commands": {}, "auto": ("export",)}
+    return LaneRegistered(lane="hex", spec=LaneSpec.model_validate(spec))
+
+
+def test_a_lane_that_is_synced_by_hand_keeps_its_games_where_they_are_until_a_person_asks() -> None:
+    world = World(CustodyPicture, plan, Settings(), by_hand(), joined(), recorded("t1"), recorded("t2"))
+    world.tick(4_000)
+    assert world.of(TransferGranted) == []
+    assert {one.why for one in recommendations(world.context())} == {"its lane is brought by hand: spar sync --now"}
+    world.add(SyncHastened(batch="t2-1", until=at(world.now + 600)))
+    world.tick()
+    assert [fact.batch for fact in world.of(TransferGranted)] == ["t2-1"]
+    world.add(LaneEdited(lane="hex", spec=by_hand().spec.model_copy(update={"auto": ("sync",)}), changed=("auto",)))
+    world.tick()
+    assert [fact.batch for fact in world.of(TransferGranted)] == ["t2-1", "t1-1"]
+
+
+@pytest.mark.parametrize("leaving", [
+    [joined(ephemeral=True)],
+    [joined(), NodeDraining(node="n1", boot="b", reason="x", by="me", grace_s=60)],
+])  # fmt: skip
+def test_what_may_vanish_with_its_node_is_brought_in_any_case(leaving: list[Fact]) -> None:
+    world = World(CustodyPicture, plan, Settings(), by_hand(), *leaving, recorded("t1"))
+    world.tick()
+    assert [fact.batch for fact in world.of(TransferGranted)] == ["t1-1"]
 
 
 def test_grants_keep_the_limits_of_node_and_cluster() -> None:

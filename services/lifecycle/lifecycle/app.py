@@ -3,9 +3,18 @@
 from lifecycle.core.decide import abandon, close, record, register, roll_back
 from lifecycle.core.evolve import LANE
 from lifecycle.core.plan import ModelsPicture, plan
+from lifecycle.core.production import promote, reject
 from lifecycle.read_models.models import MODELS
 from lifecycle.settings import Settings
-from sparring.contracts.lifecycle import AbandonMatch, CloseGate, RecordMatch, RegisterModel, RollBack
+from sparring.contracts.lifecycle import (
+    AbandonMatch,
+    CloseGate,
+    PromoteModel,
+    RecordMatch,
+    RegisterModel,
+    RejectModel,
+    RollBack,
+)
 from sparring.decider import Command
 from sparring.service import Service
 
@@ -17,6 +26,8 @@ SERVICE = Service(
         Command(RecordMatch, LANE, record),
         Command(AbandonMatch, LANE, abandon),
         Command(CloseGate, LANE, close),
+        Command(PromoteModel, LANE, promote),
+        Command(RejectModel, LANE, reject),
         Command(RollBack, LANE, roll_back),
     ],
     picture=ModelsPicture,

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from pipeline.core.by_hand import take_step
+from pipeline.core.iteration import ITERATION
 from pipeline.core.lane import LANE, pause, register, resume
 from pipeline.core.picture import LoopPicture
 from pipeline.core.plan import plan
 from pipeline.read_models.lanes import LOOP
 from pipeline.settings import Settings
-from sparring.contracts.pipeline import IterationClosed, PauseLane, RegisterLane, ResumeLane
+from sparring.contracts.pipeline import IterationClosed, PauseLane, RegisterLane, ResumeLane, TakeStep
 from sparring.decider import Command, Recorded
 from sparring.service import Service
 
@@ -30,6 +32,7 @@ SERVICE = Service(
         Command(RegisterLane, LANE, register, mints=True),
         Command(PauseLane, LANE, pause, mints=True),
         Command(ResumeLane, LANE, resume, mints=True),
+        Command(TakeStep, ITERATION, take_step),
     ],
     picture=LoopPicture,
     plan=plan,

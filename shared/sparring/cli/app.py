@@ -21,6 +21,7 @@ from sparring.cli import (
     slots,
     sql,
     status,
+    steps,
     up,
     why,
     work,
@@ -37,7 +38,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     up.up, status.status, why.why, status.data, questions.datasets,
     health.health, health.services, questions.alarms, events.events, sql.sql, doctor.doctor, rebuild.rebuild, diff.diff,
     slices.export, sprt, simulate,
-    settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, control.rollback,
+    settings.settings, control.pause, control.resume, control.halt, control.drain, control.boost, steps.step,
+    steps.reject, control.rollback, steps.sync,
 )  # fmt: skip
 
 

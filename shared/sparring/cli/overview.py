@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sparring.contracts.lanes import LEAVES, Step
 from sparring.reader import Reader
 from sparring.statistics.pool import rate_pool
 
 LANES = """
-select l.lane, l.paused, l.paused_by, l.pause_reason, l.paused_at, l.spec, i.iteration, i.number, i.stage, i.step, i.since, i.awaits, i.owner, i.deadline_at,
+select l.lane, l.paused, l.paused_by, l.pause_reason, l.paused_at, l.spec, i.iteration, i.number, i.stage, i.step, i.ordered, i.since, i.awaits, i.owner, i.deadline_at,
     coalesce(b.produced, 0) games, coalesce(b.admitted, 0) admitted,
     coalesce((select sum(positions) from sync_batches s where s.lane = l.lane and s.state in ('admitted', 'retired')), 0)
         ::bigint positions,
@@ -39,8 +41,6 @@ group by all order by n.node
 
 # dead letters that wait for something
 OPEN_LETTERS = ("pending", "redriven", "abandoned")
-# what has to be in the lane's `auto` for the iteration to leave a step
-BY_HAND = {"games": "export", "slot": "train", "register": "evaluate"}
 
 MATCHES = (
     "select lane, purpose, candidate, baseline, counts from lifecycle_matches where games > 0 order by lane, gate, task"
@@ -81,9 +81,9 @@ def lanes(reader: Reader) -> list[dict[str, Any]]:
         row["elo_text"] = rating.text if rating else None
         row["model"] = f"{row['model_number']} {row['model'][:8]}" if row["model"] else "generation 0"
         # the cluster's switch stands below the table
-        holds = held_back(row, row["step"])
+        holds = held_back(row, row)
         row["awaits"] = holds[0].what if holds else row["awaits"]
-        del row["spec"]
+        del row["spec"], row["ordered"]
     return rows
 
 
@@ -96,8 +96,10 @@ class Hold:
     since: datetime | None = None
 
 
-def held_back(lane: dict[str, Any], step: str | None, cluster: dict[str, Any] | None = None) -> list[Hold]:
-    """Of a row of `pipeline_lanes`, the step at which its iteration is, and a row of `health_cluster`."""
+def held_back(
+    lane: dict[str, Any], iteration: dict[str, Any] | None, cluster: dict[str, Any] | None = None
+) -> list[Hold]:
+    """Of rows of `pipeline_lanes`, of `pipeline_iterations` for its open iteration, and of `health_cluster`."""
     found, name, spec = [], lane["lane"], lane["spec"]
     if cluster is not None and cluster["state"] != "running":
         why = f": {cluster['reason']}" if cluster["reason"] else ""
@@ -109,11 +111,22 @@ def held_back(lane: dict[str, Any], step: str | None, cluster: dict[str, Any] | 
     if lane["paused"]:
         why = f": {lane['pause_reason']}" if lane["pause_reason"] else ""
         found.append(Hold(f"paused by {lane['paused_by']}{why}", f"spar resume {name}", lane["paused_at"]))
-    by_hand = BY_HAND.get(step or "")
-    if by_hand is not None and by_hand not in spec["auto"]:
-        what = f"by hand: {by_hand} is not in the lane's auto"
-        found.append(Hold(what, f'add "{by_hand}" to auto in the lane file, then: spar lanes add FILE'))
+    for step in by_hand(spec["auto"], iteration):
+        what = f"by hand: {step} is not in the lane's auto"
+        remedy = f"spar step {name} {step}" + (f", or spar reject {name}" if step == "promote" else "")
+        found.append(Hold(what, f'{remedy}; add "{step}" to auto in the lane file to have it always'))
     return found
+
+
+def by_hand(auto: Sequence[str], iteration: dict[str, Any] | None) -> list[Step]:
+    """The steps that a person has to take before the iteration leaves what it waits for."""
+    if iteration is None or iteration["step"] is None:
+        return []
+    leads_on = LEAVES.get(iteration["step"])
+    wanted: list[Step] = ["sync"] if iteration["step"] == "games" else []
+    if leads_on is not None and leads_on not in (iteration["ordered"] or ()):
+        wanted.append(leads_on)
+    return [step for step in wanted if step not in auto]
 
 
 def nodes(reader: Reader, readings: Any) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ async def of_lane(reader: Reader, lane: str) -> dict[str, Any]:
     return {
         "lane": lane,
         "paused": one["paused"],
-        "held_back": [asdict(hold) for hold in held_back(one, step, cluster)],
+        "held_back": [asdict(hold) for hold in held_back(one, now, cluster)],
         "now": now,
         "admitted": reader.rows(ADMITTED, [lane])[0] if step == "games" else None,
         "unusable": reader.rows(UNUSABLE, [lane, now["opened_at"]]) if begun and now else [],

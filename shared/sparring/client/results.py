@@ -127,6 +127,6 @@ class Client(Work):
         )  # fmt: skip
         order = RegisterModel(
             lane=lane, model=artifact.sha256, artifact=artifact, lineage=lineage, evidence=dict(evidence),
-            rules=spec.gate,
+            rules=spec.gate, by_hand="promote" not in spec.auto,
         )  # fmt: skip
         return Recording(artifact.sha256, await self.send(order))

@@ -9,6 +9,8 @@ from pydantic import model_validator
 from sparring.contracts.base import Annotated, Count, Field, Json, Part, Seconds
 
 Step = Literal["sync", "export", "train", "evaluate", "promote"]
+# which step has to be in the lane's `auto`, or taken by a person, for an iteration to leave what it waits for
+LEAVES: dict[str, Step] = {"games": "export", "slot": "train", "register": "evaluate", "promote": "promote"}
 LaneName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
 Argv = Annotated[tuple[str, ...], Field(min_length=1)]
 

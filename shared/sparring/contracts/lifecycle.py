@@ -70,6 +70,7 @@ class GateOpened(_Lane, owner="lifecycle", entity="lane", key="lane"):
     baseline: str = Field(description="'' is generation 0")
     iteration: Name
     rules: GateRules
+    by_hand: bool = Field(default=False, description="a person promotes what passes it")
 
 
 class MeasurementOpened(_Lane, owner="lifecycle", entity="lane", key="lane"):
@@ -124,6 +125,7 @@ class GateDecided(_Lane, owner="lifecycle", entity="lane", key="lane"):
     policy: str
     settings_hash: str
     ended_by: str = Field(default="", description="what ended it before its games did")
+    by_hand: bool = Field(default=False, description="it passed, and a person promotes or rejects the model")
 
 
 class MeasurementFinished(_Lane, owner="lifecycle", entity="lane", key="lane"):
@@ -143,6 +145,7 @@ class ModelPromoted(_Lane, owner="lifecycle", entity="lane", key="lane"):
     gate: Name
     artifact: Artifact
     iteration: Name
+    by: str = Field(default="", description="'' is its gate")
 
 
 class ModelRejected(_Lane, owner="lifecycle", entity="lane", key="lane"):
@@ -165,6 +168,14 @@ class RollbackRefused(_Lane, owner="lifecycle", entity="lane", key="lane"):
     by: Name
 
 
+class ModelOrderRefused(_Lane, owner="lifecycle", entity="lane", key="lane"):
+    """Of an order to promote or to reject."""
+
+    order: Name
+    reason: str
+    by: Name
+
+
 class CurriculumRebalanced(_Lane, owner="lifecycle", entity="lane", key="lane"):
     weight: float
     terms: tuple[Term, ...]
@@ -177,6 +188,7 @@ class RegisterModel(Order, owner="lifecycle", entity="lane", key="lane"):
     lineage: Lineage
     evidence: Json
     rules: GateRules
+    by_hand: bool = Field(default=False, description="a person promotes it when it passes")
 
 
 class RecordMatch(Order, owner="lifecycle", entity="lane", key="lane"):
@@ -211,5 +223,22 @@ class CloseGate(Order, owner="lifecycle", entity="lane", key="lane"):
 class RollBack(Order, owner="lifecycle", entity="lane", key="lane"):
     lane: Name
     to: str = ""
+    by: Name
+    reason: str
+
+
+class PromoteModel(Order, owner="lifecycle", entity="lane", key="lane"):
+    """Of a lane whose `auto` lacks `promote`: puts a model that passed its gate into production."""
+
+    lane: Name
+    model: str = Field(default="", description="its hash or the beginning of it; '' is the one that waits")
+    by: Name
+
+
+class RejectModel(Order, owner="lifecycle", entity="lane", key="lane"):
+    """A model that passed its gate is not to play."""
+
+    lane: Name
+    model: str = Field(default="", description="its hash or the beginning of it; '' is the one that waits")
     by: Name
     reason: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sparring.contracts.base import Count, Fact, Field, Instant, Json, Name, Order, Seconds, Sha256
-from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.lanes import LaneSpec, Step
 from sparring.contracts.parts import Artifact, Term
 
 Stage = Literal["collecting", "exporting", "training", "evaluating", "deciding", "closed"]
@@ -132,6 +132,28 @@ class EvaluationStarted(_Iteration, owner="pipeline", entity="iteration", key="i
     deadline_at: Instant
 
 
+class PromotionAwaited(_Iteration, owner="pipeline", entity="iteration", key="iteration"):
+    """The gate passed; in this lane a person promotes or rejects the model."""
+
+    model: Sha256
+    gate: Name
+    deadline_at: Instant
+
+
+class StepOrdered(_Iteration, owner="pipeline", entity="iteration", key="iteration"):
+    """A person lets the iteration take a step that is not in its lane's `auto`; it is taken once what it needs is there."""
+
+    step: Step
+    by: Name
+    deadline_at: Instant
+
+
+class StepRefused(_Iteration, owner="pipeline", entity="iteration", key="iteration"):
+    step: Step
+    by: Name
+    reason: str
+
+
 class StageRetried(_Iteration, owner="pipeline", entity="iteration", key="iteration"):
     stage: Stage
     attempt: Count
@@ -172,4 +194,12 @@ class PauseLane(Order, owner="pipeline", entity="lane", key="lane"):
 class ResumeLane(Order, owner="pipeline", entity="lane", key="lane"):
     lane: Name
     revision: Count
+    by: Name
+
+
+class TakeStep(Order, owner="pipeline", entity="iteration", key="iteration"):
+    """Lets an open iteration take a step that its lane leaves to people."""
+
+    iteration: Name
+    step: Step
     by: Name

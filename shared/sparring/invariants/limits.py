@@ -9,7 +9,7 @@ from typing import Any
 
 from sparring.contracts.base import FACTS, Fact
 from sparring.contracts.health import ObservationLost
-from sparring.contracts.pipeline import IterationClosed
+from sparring.contracts.pipeline import IterationClosed, StepRefused
 from sparring.contracts.selfplay_orch import LaneBoosted, SeatTaken, SpawnAdmitted
 from sparring.contracts.sync import TransferAdmitted, TransferGranted
 from sparring.contracts.training_slots import (
@@ -102,7 +102,7 @@ class EveryWaitHasADeadline(Invariant):
         stages = {
             cls: "deadline_at"
             for cls in FACTS.values()
-            if (cls.owner, cls.entity) == ("pipeline", "iteration") and cls is not IterationClosed
+            if (cls.owner, cls.entity) == ("pipeline", "iteration") and cls not in (IterationClosed, StepRefused)
         }
         self.on = {cls: self._waits(field) for cls, field in {**stages, **dict(self.UNTIL)}.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lifecycle.core.curriculum import weight
 from lifecycle.core.evolve import regressed
+from lifecycle.core.production import before, by_hand, promoted, rejection
 from lifecycle.core.state import Gate, Lane, Task
 from lifecycle.core.verdict import POLICY, Verdict, statistics, verdict
 from sparring.contracts.base import Fact
@@ -17,12 +18,9 @@ from sparring.contracts.lifecycle import (
     MatchRefused,
     MeasurementFinished,
     MeasurementOpened,
-    ModelPromoted,
     ModelRefused,
     ModelRegistered,
-    ModelRejected,
     ModelRolledBack,
-    Purpose,
     RecordMatch,
     RegisterModel,
     RollBack,
@@ -32,7 +30,6 @@ from sparring.decider import Context, replace
 
 MOST_ABANDONED = 3
 REGRESSIONS = 3
-MONITOR_SHARE = 0.1
 
 
 def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
@@ -70,6 +67,7 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
             baseline=lane.production,
             iteration=order.lineage.iteration,
             rules=order.rules,
+            by_hand=order.by_hand,
         ),
     ]
 
@@ -200,59 +198,19 @@ def _gate_facts(gate: Gate, found: Verdict, lane: Lane, ctx: Context, name: str,
         policy=POLICY,
         settings_hash=ctx.settings_hash or "unset",
         ended_by=why[:300],
+        by_hand=found.verdict == "passed" and by_hand(gate, ctx, name),
     )
-    promoted = found.verdict == "passed"
-    after = _promotion(gate, lane, name) if promoted else [_rejection(gate, found, name)]
+    passed = found.verdict == "passed"
+    after: list[Fact] = [rejection(gate, found.reason, name)]
+    if passed:
+        after = [] if decided.by_hand else promoted(gate, lane, name)
     score = None
     if found.statistics is not None:
         pairs = sum(gate.counts)
         score = sum(n * i for i, n in enumerate(gate.counts)) / (pairs * (len(gate.counts) - 1))
     games = found.statistics.games if found.statistics else 0
-    value, terms = weight(score, games, lane.elo_steps, has_model=bool(lane.production) or promoted, promoted=promoted)
+    value, terms = weight(score, games, lane.elo_steps, has_model=bool(lane.production) or passed, promoted=passed)
     return [decided, *after, CurriculumRebalanced(lane=name, weight=value, terms=terms)]
-
-
-def _rejection(gate: Gate, found: Verdict, name: str) -> ModelRejected:
-    return ModelRejected(lane=name, model=gate.candidate, gate=gate.gate, reason=found.reason, iteration=gate.iteration)
-
-
-def _promotion(gate: Gate, lane: Lane, name: str) -> list[Fact]:
-    model = lane.models[gate.candidate]
-    promoted = ModelPromoted(
-        lane=name,
-        model=gate.candidate,
-        number=model.number,
-        previous=lane.production,
-        gate=gate.gate,
-        artifact=model.artifact,
-        iteration=gate.iteration,
-    )
-    return [promoted, *_measurements(gate, lane, name, model.number)]
-
-
-def _measurements(gate: Gate, lane: Lane, name: str, number: int) -> list[Fact]:
-    """Against the anchor, and, for a tenth of the gate's pairs, against the older model measured least."""
-    facts: list[Fact] = []
-
-    def opened(suffix: str, purpose: Purpose, baseline: str, pairs: int) -> None:
-        facts.append(
-            MeasurementOpened(
-                lane=name,
-                gate=f"{name}-{suffix}{number}",
-                purpose=purpose,
-                candidate=gate.candidate,
-                baseline=baseline,
-                pairs=pairs,
-            )
-        )
-
-    if gate.rules.anchor_pairs:
-        opened("a", "anchor", "", gate.rules.anchor_pairs)
-    older = sorted({one for one in lane.history if one and one != gate.candidate})
-    if older:
-        least = min(older, key=lambda one: (lane.monitored.get(one, 0), one))
-        opened("m", "monitor", least, max(10, round(MONITOR_SHARE * gate.pairs)))
-    return facts
 
 
 def _measured_again(finished: MeasurementFinished, gate: Gate, lane: Lane, name: str) -> list[Fact]:
@@ -267,13 +225,6 @@ def _measured_again(finished: MeasurementFinished, gate: Gate, lane: Lane, name:
             baseline=before(lane) or gate.baseline, pairs=gate.most_pairs,
         )
     ]  # fmt: skip
-
-
-def before(lane: Lane) -> str:
-    """The model that plays when the present one is rolled back: never one that was rolled back; '' is generation 0."""
-    gone = {name for name, model in lane.models.items() if model.state == "rolled_back"}
-    earlier = [model for model in lane.history[:-1] if model != lane.production and model not in gone]
-    return earlier[-1] if earlier else ""
 
 
 def roll_back(order: RollBack, lane: Lane, ctx: Context) -> list[Fact]:
@@ -299,4 +250,5 @@ def _rolled_back(name: str, lane: Lane, ctx: Context, to: str, by: str, reason: 
     """A candidate that beats the model which is taken back would say nothing about the one that plays then."""
     artifact = lane.models[to].artifact if to else None
     back = ModelRolledBack(lane=name, model=lane.production, to=to, artifact=artifact, by=by, reason=reason)
-    return [*_superseded(lane, ctx, name, "its baseline was rolled back"), back]
+    rejected = [rejection(lane.gates[one.gate], "its baseline was rolled back", name) for one in lane.waiting.values()]
+    return [*_superseded(lane, ctx, name, "its baseline was rolled back"), *rejected, back]

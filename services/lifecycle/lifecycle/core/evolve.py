@@ -41,7 +41,7 @@ def evolve(lane: Lane, recorded: Recorded) -> Lane:
             return replace(lane, highest_token=max(lane.highest_token, token))
         case GateOpened() as fact:
             gate = Gate(fact.gate, "gate", fact.candidate, fact.baseline, fact.iteration, recorded.at, fact.rules,
-                        fact.rules.max_pairs)  # fmt: skip
+                        fact.rules.max_pairs, by_hand=fact.by_hand)  # fmt: skip
             return _with(lane, gate)
         case MeasurementOpened() as fact:
             rules = next((g.rules for g in reversed(lane.gates.values()) if g.candidate == fact.candidate), GateRules())
@@ -59,7 +59,8 @@ def evolve(lane: Lane, recorded: Recorded) -> Lane:
             steps = lane.elo_steps
             if fact.statistics is not None:
                 steps = (*steps, fact.statistics.elo if fact.verdict == "passed" else 0.0)[-STEPS_KEPT:]
-            return replace(_closed(lane, name), elo_steps=steps)
+            lane = replace(_closed(lane, name), elo_steps=steps)
+            return _passed(lane, fact.candidate, name) if fact.by_hand else lane
         case MeasurementFinished() as fact if fact.gate in lane.gates:
             return _measured(_closed(lane, fact.gate), fact)
         case ModelPromoted(model=model):
@@ -82,14 +83,20 @@ def _bounded(lane: Lane) -> Lane:
     history = lane.history[-MODELS_KEPT // 2 :]
     needed = {lane.production, *history, *list(lane.models)[-MODELS_KEPT // 2 :]}
     needed |= {name for gate in lane.gates.values() for name in (gate.candidate, gate.baseline)}
-    models = {name: one for name, one in lane.models.items() if name in needed or one.state == "evaluating"}
+    models = {name: one for name, one in lane.models.items() if name in needed or one.state in ("evaluating", "passed")}
     monitored = {name: games for name, games in lane.monitored.items() if name in needed}
     return replace(lane, models=models, history=history, monitored=monitored)
 
 
+def _passed(lane: Lane, model: str, gate: str) -> Lane:
+    if model not in lane.models:
+        return lane
+    return replace(lane, models=lane.models | {model: replace(lane.models[model], state="passed", gate=gate)})
+
+
 def _with(lane: Lane, gate: Gate) -> Lane:
-    gates = lane.gates | {gate.gate: gate}
-    closed = [name for name, one in gates.items() if one.closed]
+    gates, needed = lane.gates | {gate.gate: gate}, {one.gate for one in lane.waiting.values()}
+    closed = [name for name, one in gates.items() if one.closed and name not in needed]
     for name in closed[:-CLOSED_KEPT]:
         gates = {key: value for key, value in gates.items() if key != name}
     return replace(lane, gates=gates)

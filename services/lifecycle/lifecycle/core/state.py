@@ -11,18 +11,19 @@ from sparring.contracts.lifecycle import Purpose
 from sparring.contracts.parts import Artifact
 from sparring.decider import replace
 
-ModelState = Literal["evaluating", "production", "superseded", "rejected", "rolled_back"]
+ModelState = Literal["evaluating", "passed", "production", "superseded", "rejected", "rolled_back"]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A registered model."""
+    """A registered model; `gate` is the one that it passed, while a person has not said whether it is to play."""
 
     number: int
     artifact: Artifact
     iteration: str
     task: str
     state: ModelState = "evaluating"
+    gate: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Gate:
     most_pairs: int
     tasks: dict[str, Task] = field(default_factory=dict)
     closed: bool = False
+    by_hand: bool = False
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -98,6 +100,11 @@ class Lane:
     monitored: dict[str, int] = field(default_factory=dict)
     regressions: int = 0
     numbered: int = 0
+
+    @property
+    def waiting(self) -> dict[str, Model]:
+        """Models that passed their gates and wait for a person."""
+        return {name: model for name, model in self.models.items() if model.state == "passed"}
 
     @property
     def open_gates(self) -> list[Gate]:

@@ -48,6 +48,9 @@ from (
                 state
         from facts where type in ('ModelPromoted', 'ModelRejected', 'ModelRolledBack')
         union all
+        select data->>'$.lane', data->>'$.candidate', sequence, "at", 'passed' from facts
+        where type = 'GateDecided' and (data->>'$.by_hand')::boolean
+        union all
         select data->>'$.lane', data->>'$.previous', sequence, "at", 'superseded' from facts where type = 'ModelPromoted'
         union all
         select data->>'$.lane', data->>'$.to', sequence, "at", 'production' from facts where type = 'ModelRolledBack'
@@ -98,11 +101,11 @@ on conflict (lane) do update set weight = excluded.weight, terms = excluded.term
 
 MODELS = ReadModel(
     "lifecycle",
-    2,
+    3,
     TABLES,
     [
         on(ModelRegistered, sql=REGISTERED),
-        on(ModelPromoted, ModelRejected, ModelRolledBack, sql=STATES),
+        on(ModelPromoted, ModelRejected, ModelRolledBack, GateDecided, sql=STATES),
         on(GateOpened, MeasurementOpened, sql=OPENED),
         on(MatchRecorded, sql=MATCHES),
         on(MatchRecorded, sql=PAIRS),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sparring.contracts.lanes import Step
 from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import (
     CollectionFinished,
@@ -14,9 +15,11 @@ from sparring.contracts.pipeline import (
     ExportStarted,
     IterationClosed,
     IterationOpened,
+    PromotionAwaited,
     QualityRefused,
     StageExtended,
     StageRetried,
+    StepOrdered,
     TrainingAwaitsSlot,
     TrainingFinished,
     TrainingInterrupted,
@@ -28,7 +31,8 @@ from sparring.decider import Decider, Recorded, replace
 @dataclass(frozen=True)
 class Iteration:
     """`step` is finer than the stage: it names what is waited for. `attempt` counts within the stage, from 1;
-    `interruptions` are those that ended because the slot did: they use up no attempt."""
+    `interruptions` are those that ended because the slot did: they use up no attempt. `ordered` are the steps that a
+    person let it take."""
 
     iteration: str = ""
     lane: str = ""
@@ -57,6 +61,7 @@ class Iteration:
     checkpoint: Artifact | None = None
     exports: int = 0
     refusals: int = 0
+    ordered: tuple[Step, ...] = ()
 
     @property
     def holder(self) -> str:
@@ -82,7 +87,7 @@ def evolve(state: Iteration, recorded: Recorded) -> Iteration:
         case QualityRefused():
             more = state.min_new_games + max(1, state.min_new_games // 2)
             return replace(_entered(state, "collecting", "games", at, fact.deadline_at), min_new_games=more, task="",
-                           refusals=state.refusals + 1)  # fmt: skip
+                           refusals=state.refusals + 1, ordered=())  # fmt: skip
         case ExportFinished():
             return replace(_entered(state, "training", "slot", at, fact.deadline_at), shards=fact.shards, task="")
         case TrainingAwaitsSlot():
@@ -97,6 +102,10 @@ def evolve(state: Iteration, recorded: Recorded) -> Iteration:
                            artifact=fact.artifact, evidence=fact.evidence)  # fmt: skip
         case EvaluationStarted():
             return replace(state, step="gate", gate=fact.gate, deadline_at=fact.deadline_at)
+        case PromotionAwaited():
+            return _entered(state, "deciding", "promote", at, fact.deadline_at)
+        case StepOrdered(step=step) as fact:
+            return replace(state, ordered=(*state.ordered, step), deadline_at=fact.deadline_at)
         case StageRetried():
             return replace(state, step=FIRST_STEP[state.stage], attempt=fact.attempt, since=at, task="",
                            deadline_at=fact.deadline_at)  # fmt: skip

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pipeline.core.stage import Look, append_here, close
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.lifecycle import Lineage, RegisterModel
-from sparring.contracts.pipeline import EvaluationStarted
+from sparring.contracts.pipeline import EvaluationStarted, PromotionAwaited
 from sparring.decider import Action, Send
 
 
@@ -39,7 +39,7 @@ def register(look: Look) -> Iterable[Action]:
     )  # fmt: skip
     order = RegisterModel(
         lane=now.lane, model=now.model, artifact=now.artifact, lineage=lineage, evidence=now.evidence or {},
-        rules=look.spec.gate,
+        rules=look.spec.gate, by_hand="promote" not in look.spec.auto,
     )  # fmt: skip
     yield Send(order, key=f"register-{now.iteration}-{now.model}", correlation=now.iteration)
 
@@ -48,5 +48,22 @@ def gate(look: Look) -> Iterable[Action]:
     decided = look.answers.decided
     if decided is None:
         return
+    if decided.by_hand:
+        yield append_here(
+            look,
+            PromotionAwaited(
+                iteration=look.now.iteration, lane=look.now.lane, model=decided.candidate, gate=decided.gate,
+                deadline_at=look.until(look.ctx.settings.promote_s),
+            ),
+        )  # fmt: skip
+        return
     outcome = "promoted" if decided.verdict == "passed" else "rejected"
     yield close(look, outcome, decided.reason)
+
+
+def promote(look: Look) -> Iterable[Action]:
+    """A person decides, in lifecycle."""
+    if look.answers.promoted:
+        yield close(look, "promoted", f"promoted by {look.answers.promoted}")
+    elif look.answers.turned_down:
+        yield close(look, "rejected", look.answers.turned_down)

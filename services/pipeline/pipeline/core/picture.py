@@ -9,7 +9,14 @@ from pipeline.core import iteration as iterations
 from pipeline.core.iteration import Iteration
 from pipeline.core.lane import Lane
 from pipeline.core.lane import evolve as evolve_lane
-from sparring.contracts.lifecycle import GateDecided, ModelPromoted, ModelRefused, ModelRegistered, ModelRolledBack
+from sparring.contracts.lifecycle import (
+    GateDecided,
+    ModelPromoted,
+    ModelRefused,
+    ModelRegistered,
+    ModelRejected,
+    ModelRolledBack,
+)
 from sparring.contracts.parts import Artifact, TaskSpec
 from sparring.contracts.pipeline import QualityRefused, StageRetried
 from sparring.contracts.selfplay_orch import (
@@ -55,6 +62,7 @@ class Answers:
     """What other services said about the open iteration of a lane.
 
     `expired` is the newest token whose slot was lost, `ended` why; `asked` the newest whose holder should give way.
+    `promoted` says by whom, `turned_down` why, where a person decided on the model.
     """
 
     dataset: DatasetSealed | None = None
@@ -68,6 +76,8 @@ class Answers:
     registered: str = ""
     refused: str = ""
     decided: GateDecided | None = None
+    promoted: str = ""
+    turned_down: str = ""
 
 
 @dataclass
@@ -199,8 +209,12 @@ class LoopPicture(StoredPicture[Everything]):
                 self.answers(lane).refused = reason
             case GateDecided(lane=lane, iteration=name) as decided if self._is_open(lane, name):
                 self.answers(lane).decided = decided
-            case ModelPromoted(lane=lane, artifact=artifact):
+            case ModelPromoted(lane=lane, artifact=artifact, iteration=name, by=by):
                 self.all.production[lane] = artifact
+                if self._is_open(lane, name):
+                    self.answers(lane).promoted = by or "its gate"
+            case ModelRejected(lane=lane, iteration=name, reason=reason) if self._is_open(lane, name):
+                self.answers(lane).turned_down = reason
             case ModelRolledBack(lane=lane, artifact=artifact):
                 if artifact is None:
                     self.all.production.pop(lane, None)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.core.collecting import collect, export, seal
 from pipeline.core.iteration import ITERATION, Iteration
-from pipeline.core.judging import gate, register
+from pipeline.core.judging import gate, promote, register
 from pipeline.core.lane import LANE
 from pipeline.core.picture import LoopPicture
 from pipeline.core.stage import DEADLINES, Look, again_or_close, append_here, close, opening
@@ -29,6 +29,7 @@ STEPS: dict[str, Callable[[Look], Iterable[Action]]] = {
     "train": train,
     "register": register,
     "gate": gate,
+    "promote": promote,
 }
 
 
@@ -74,9 +75,8 @@ def open_next(look: Look) -> Iterable[Action]:
 def overdue(look: Look) -> Iterable[Action]:
     """Nothing waits for ever: games that still come extend, everything else is tried again or closed."""
     now = look.now
-    manual = look.lane.paused or not set(look.spec.auto) >= {"export", "train", "evaluate"}
-    if now.step == "games" or manual:
-        reason = "a person paused the lane or steps by hand" if manual else "games still come in"
+    if now.step == "games" or look.by_hand:
+        reason = "a person paused the lane or steps by hand" if look.by_hand else "games still come in"
         deadline = look.until(DEADLINES[now.stage](look.ctx.settings))
         yield append_here(look, StageExtended(iteration=now.iteration, lane=now.lane, stage=now.stage, reason=reason,
                                           deadline_at=deadline))  # fmt: skip

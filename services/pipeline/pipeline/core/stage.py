@@ -11,7 +11,7 @@ from pipeline.core.iteration import ITERATION, Iteration
 from pipeline.core.lane import Lane
 from pipeline.core.picture import Answers, Supply, Task
 from sparring.contracts.base import Fact
-from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.lanes import LEAVES, LaneSpec
 from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import IterationClosed, IterationOpened, StageRetried
 from sparring.contracts.selfplay_orch import RequestTask
@@ -39,7 +39,13 @@ class Look:
         return self.ctx.now + timedelta(seconds=seconds)
 
     def allowed(self, step: str) -> bool:
-        return not self.lane.paused and step in self.spec.auto
+        return not self.lane.paused and (step in self.spec.auto or step in self.now.ordered)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether only a person moves the lane from where it stands."""
+        needed = LEAVES.get(self.now.step)
+        return self.now.step == "promote" or self.lane.paused or (needed is not None and not self.allowed(needed))
 
 
 # where an iteration stands: another round of the same stage has other refusals or another task
@@ -89,6 +95,7 @@ DEADLINES: dict[str, Callable[[Any], float]] = {
     "exporting": lambda settings: float(settings.export_s),
     "training": lambda settings: float(settings.train_s),
     "evaluating": lambda settings: float(settings.evaluate_s),
+    "deciding": lambda settings: float(settings.promote_s),
 }
 
 

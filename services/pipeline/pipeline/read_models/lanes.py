@@ -11,9 +11,11 @@ from sparring.contracts.pipeline import (
     LanePaused,
     LaneRegistered,
     LaneResumed,
+    PromotionAwaited,
     QualityRefused,
     StageExtended,
     StageRetried,
+    StepOrdered,
     TrainingAwaitsSlot,
     TrainingFinished,
     TrainingInterrupted,
@@ -30,7 +32,8 @@ create table if not exists pipeline_iterations (
     iteration varchar primary key, lane varchar, number bigint, stage varchar, since timestamptz, awaits varchar,
     owner varchar, deadline_at timestamptz, games bigint, positions bigint, model varchar, outcome varchar,
     reason varchar, opened_at timestamptz, closed_at timestamptz, attempt bigint, last_sequence bigint, shards json,
-    step varchar, min_games bigint, min_positions bigint, games_before bigint, positions_before bigint, refused json
+    step varchar, min_games bigint, min_positions bigint, games_before bigint, positions_before bigint, refused json,
+    ordered varchar[]
 );
 """
 
@@ -73,6 +76,7 @@ insert or ignore into pipeline_steps values
     ('TrainingFinished', '', 'evaluating', 'register', 'the model to be registered', 'lifecycle'),
     ('StageRetried', 'evaluating', 'evaluating', 'register', 'the model to be registered', 'lifecycle'),
     ('EvaluationStarted', '', 'evaluating', 'gate', 'the gate''s verdict', 'lifecycle'),
+    ('PromotionAwaited', '', 'deciding', 'promote', 'a person to promote or reject the model', 'lifecycle'),
     ('IterationClosed', '', 'closed', null, null, null);
 """
 
@@ -138,7 +142,7 @@ from (
         arg_max(case when type in ('StageRetried', 'TrainingInterrupted') then (data->>'$.attempt')::bigint
             when type in ('StageExtended', 'IterationClosed') then null else 1 end, sequence) attempt
     from facts where type in ('StageRetried', 'StageExtended', 'TrainingInterrupted', 'IterationOpened', 'CollectionFinished',
-        'ExportFinished', 'TrainingFinished', 'IterationClosed') group by 1
+        'ExportFinished', 'TrainingFinished', 'PromotionAwaited', 'IterationClosed') group by 1
 ) r
 where pipeline_iterations.iteration = r.iteration
 """
@@ -152,6 +156,24 @@ from (
 where pipeline_iterations.iteration = r.iteration
 """
 
+# a data set that is refused takes back what was let go by hand
+ORDERED = """
+update pipeline_iterations
+set ordered = if(o.begin is null, list_concat(coalesce(pipeline_iterations.ordered, []), o.steps), o.steps)
+from (
+    with begins as (
+        select data->>'$.iteration' iteration, max(sequence) filter (where type = 'QualityRefused') begin
+        from facts where type in ('StepOrdered', 'QualityRefused') group by 1
+    )
+    select iteration, begin, coalesce(
+        list(data->>'$.step' order by sequence) filter (where type = 'StepOrdered' and sequence > coalesce(begin, 0)), []
+    ) steps
+    from facts join begins on begins.iteration = data->>'$.iteration'
+    where type in ('StepOrdered', 'QualityRefused') group by all
+) o
+where pipeline_iterations.iteration = o.iteration
+"""
+
 CLOSED = """
 update pipeline_iterations set outcome = data->>'$.outcome', closed_at = "at", deadline_at = null
 from facts where type = 'IterationClosed' and pipeline_iterations.iteration = data->>'$.iteration'
@@ -159,25 +181,27 @@ from facts where type = 'IterationClosed' and pipeline_iterations.iteration = da
 
 MOVES = (
     IterationOpened, QualityRefused, CollectionFinished, ExportStarted, ExportFinished, TrainingAwaitsSlot,
-    TrainingStarted, TrainingInterrupted, TrainingFinished, EvaluationStarted, IterationClosed, StageRetried,
+    TrainingStarted, TrainingInterrupted, TrainingFinished, EvaluationStarted, PromotionAwaited, IterationClosed,
+    StageRetried,
 )  # fmt: skip
-ENTERED = (IterationOpened, CollectionFinished, ExportFinished, TrainingFinished, IterationClosed)
+ENTERED = (IterationOpened, CollectionFinished, ExportFinished, TrainingFinished, PromotionAwaited, IterationClosed)
 
 LOOP = ReadModel(
     "pipeline",
-    5,
+    6,
     TABLES + STEPS,
     [
         on(LaneRegistered, LaneEdited, sql=LANES),
         on(LanePaused, LaneResumed, sql=PAUSES),
         on(IterationOpened, sql=OPENED),
         on(*MOVES, sql=MOVED),
-        on(*MOVES, StageExtended, sql=DEADLINES),
+        on(*MOVES, StageExtended, StepOrdered, sql=DEADLINES),
         on(CollectionFinished, sql=COLLECTED),
         on(ExportFinished, sql=EXPORTED),
         on(TrainingFinished, sql=TRAINED),
         on(*ENTERED, StageRetried, StageExtended, TrainingInterrupted, sql=REASONS),
         on(QualityRefused, sql=REFUSED),
+        on(StepOrdered, QualityRefused, sql=ORDERED),
         on(IterationClosed, sql=CLOSED),
     ],
 )

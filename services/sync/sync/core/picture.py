@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from sparring.contracts.base import Fact
 from sparring.contracts.health import (
     BreakerClosed,
     BreakerOpened,
@@ -16,7 +17,7 @@ from sparring.contracts.health import (
     NodeLost,
     NodePreemptionNoticed,
 )
-from sparring.contracts.pipeline import ExportFinished, IterationClosed, QualityRefused
+from sparring.contracts.pipeline import ExportFinished, IterationClosed, LaneEdited, LaneRegistered, QualityRefused
 from sparring.contracts.sync import (
     BatchAdmitted,
     BatchQuarantined,
@@ -75,7 +76,8 @@ class Node:
 
 @dataclass
 class Everything:
-    """`open` are batches on their nodes or on their way, `lost` the newest that may be found again."""
+    """`open` are batches on their nodes or on their way, `lost` the newest that may be found again; `by_hand` are lanes
+    whose batches a person brings."""
 
     open: dict[str, Batch] = field(default_factory=dict)
     lost: dict[str, Batch] = field(default_factory=dict)
@@ -85,6 +87,13 @@ class Everything:
     quota: Quota = field(default_factory=Quota)
     doomed: dict[str, str] = field(default_factory=dict)
     shards: dict[str, Shards] = field(default_factory=dict)
+    by_hand: set[str] = field(default_factory=set)
+
+    def held_back(self, batch: Batch, now: datetime) -> bool:
+        """Whether the batch stays where it is until a person asks for it; not where it may vanish with its node."""
+        node = self.nodes.get(batch.node, Node())
+        hastened = batch.hastened_until is not None and batch.hastened_until > now
+        return batch.lane in self.by_hand and not (hastened or batch.ephemeral or node.ephemeral or node.draining)
 
 
 RELEASING_KEPT = 200
@@ -153,6 +162,13 @@ class CustodyPicture(StoredPicture[Everything]):
                 self._link(recorded.fact)
             case "pipeline", "iteration":
                 self._iteration(recorded)
+            case "pipeline", "lane":
+                self._lane(fact)
+
+    def _lane(self, fact: Fact) -> None:
+        match fact:
+            case LaneRegistered(lane=lane, spec=spec) | LaneEdited(lane=lane, spec=spec):
+                (self.all.by_hand.discard if "sync" in spec.auto else self.all.by_hand.add)(lane)
 
     def _batch(self, recorded: Recorded) -> None:
         fact = recorded.fact

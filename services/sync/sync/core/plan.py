@@ -91,9 +91,8 @@ def _waiting(ctx: Context, picture: CustodyPicture) -> Iterator[tuple[float, str
     """Batches that wait on nodes that are there, whose pause after a failure is over, with their urgency."""
     lease = timedelta(seconds=ctx.settings.lease_s)
     for name, batch in chain(picture.all.open.items(), picture.all.lost.items()):
-        if not _waits(batch) or (
-            batch.until is not None and ctx.now < batch.until - lease + _retry_at(batch)
-        ):  # fmt: skip
+        resting = batch.until is not None and ctx.now < batch.until - lease + _retry_at(batch)
+        if not _waits(batch) or resting or picture.all.held_back(batch, ctx.now):
             continue
         node = node_of(picture, batch.node)
         if node.lost_at is None:

@@ -42,20 +42,22 @@ def recommendations(ctx: Context, *, lane: str = "") -> list[Recommendation]:
             Recommendation(
                 name, batch.lane, batch.node, batch.state,
                 round(urgency(batch, node, ctx.now, ctx.settings.critical_s), 2), batch.games, round(age_s, 1),
-                ephemeral, batch.failures, _why(ctx, age_s, ephemeral, node.lost_at is not None, batch),
+                ephemeral, batch.failures, _why(ctx, age_s, ephemeral, node.lost_at is not None, batch, picture.all.held_back(batch, ctx.now)),
                 batch.recorded_at,
             )
         )  # fmt: skip
     return sorted(found, key=lambda one: (-one.urgency, one.batch))
 
 
-def _why(ctx: Context, age_s: float, ephemeral: bool, lost: bool, batch: Batch) -> str:
+def _why(ctx: Context, age_s: float, ephemeral: bool, lost: bool, batch: Batch, by_hand: bool) -> str:
     if lost:
         return "its node is lost: the games are there again when it comes back"
     if batch.missing_since is not None:
         return "its node says that it has no such batch; it counts as lost when that stays so"
     if batch.state == "granted":
         return "it is on its way"
+    if by_hand:
+        return "its lane is brought by hand: spar sync --now"
     if ephemeral:
         return "its node may vanish at any moment"
     if age_s > ctx.settings.critical_s:

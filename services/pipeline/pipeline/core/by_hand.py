@@ -1,0 +1,25 @@
+"""Steps that a lane leaves to people."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pipeline.core.iteration import Iteration
+from pipeline.core.stage import DEADLINES
+from sparring.contracts.base import Fact
+from sparring.contracts.lanes import LEAVES
+from sparring.contracts.pipeline import StepOrdered, StepRefused, TakeStep
+from sparring.decider import Context
+
+
+def take_step(order: TakeStep, now: Iteration, ctx: Context) -> list[Fact]:
+    """Lets the iteration go on from where it waits for a person; the same order again changes nothing."""
+    if order.step in now.ordered:
+        return []
+    needed = LEAVES.get(now.step)
+    if order.step != needed or needed == "promote":
+        there = f"it is {now.stage}, step {now.step or 'none'}"
+        reason = f"{there}; the step that leads on is {needed}" if needed else there
+        return [StepRefused(iteration=order.iteration, lane=now.lane, step=order.step, by=order.by, reason=reason)]
+    until = ctx.now + timedelta(seconds=DEADLINES[now.stage](ctx.settings))
+    return [StepOrdered(iteration=order.iteration, lane=now.lane, step=order.step, by=order.by, deadline_at=until)]
