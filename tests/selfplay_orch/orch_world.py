@@ -41,9 +41,21 @@ class World:
         self.states: dict[Ref, tuple[Any, int]] = {}
         self.beats: dict[str, tuple[Heartbeat, float]] = {}
         self.sent: list[Order] = []
+        # every other node that joined beats, lists what it runs and has room
+        self.silent: set[str] = set()
+
+    def _well(self) -> dict[str, Reading]:
+        running: dict[str, list[tuple[str, int]]] = {}
+        for name, task in self.picture.all.tasks.items():
+            if task.running:
+                running.setdefault(task.node, []).append((name, task.attempt))
+        return {
+            f"tel.{name}.heartbeat": Reading(heartbeat(name, running.get(name, ()), node.boot), 0.0)
+            for name, node in self.picture.all.nodes.items() if name not in self.silent
+        }  # fmt: skip
 
     def context(self, picture: WorkPicture | None = None, readings: Mapping[str, Reading] | None = None) -> Context:
-        heard = {
+        heard = self._well() | {
             f"tel.{node}.heartbeat": Reading(beat, self.now - heard_at) for node, (beat, heard_at) in self.beats.items()
         }
         return Context(now=at(self.now), settings=self.settings, picture=picture or self.picture,
@@ -149,11 +161,8 @@ class World:
                                              files=(), evidence={"games": games}))  # fmt: skip
 
     def beat(self, node: str = "n1", running: Sequence[tuple[str, int]] = (), boot: str = "b1", **more: Any) -> World:
-        listed = tuple(RunningTask(task=t, attempt=a, kind="selfplay", lane="hex", for_s=1) for t, a in running)
-        self.beats[node] = (
-            Heartbeat(node=node, boot=boot, build="1", contracts="1", running=listed, resources=resources(**more)),
-            self.now,
-        )
+        """From here on the node says what the test says, and when."""
+        self.beats[node] = (heartbeat(node, running, boot, **more), self.now)
         return self
 
     # ---- questions
@@ -185,6 +194,11 @@ def lane_spec(name: str = "hex", *, games_per_task: int = 64, **more: Any) -> La
 def opened(lane: str, number: int = 1) -> IterationOpened:
     return IterationOpened(iteration=f"{lane}-{number}", lane=lane, number=number, min_positions=10_000,
                            min_new_games=100, games_before=0, positions_before=0, deadline_at=at(7200))  # fmt: skip
+
+
+def heartbeat(node: str, running: Sequence[tuple[str, int]], boot: str, **more: Any) -> Heartbeat:
+    listed = tuple(RunningTask(task=t, attempt=a, kind="selfplay", lane="hex", for_s=1) for t, a in running)
+    return Heartbeat(node=node, boot=boot, build="1", contracts="1", running=listed, resources=resources(**more))
 
 
 def resources(*, memory: float = 0.5, cpu: float = 0.1, disk_bytes: int = 100 * GIB) -> Resources:

@@ -97,12 +97,13 @@ def test_questions_answer_what_the_planner_would_do_and_change_nothing() -> None
 
 def test_a_question_without_the_readings_that_it_needs_is_refused_and_never_allowed() -> None:
     world = World().join().lane("hex")
+    world.silent.add("n1")
     with pytest.raises(CannotAnswer, match="there is none"):
         can_spawn(world.context(), kind="selfplay", node="n1")
     world.beat().after(31)
     with pytest.raises(CannotAnswer, match="31 s old"):
         can_spawn(world.context(), kind="selfplay", node="n1")
-    with pytest.raises(CannotAnswer):
+    with pytest.raises(CannotAnswer, match="of each node that would do"):
         can_schedule(world.context(), kind="selfplay", lane="hex")
     with pytest.raises(CannotAnswer, match="no node is healthy"):
         estimate(World().lane("hex").context(), kind="selfplay", lane="hex")

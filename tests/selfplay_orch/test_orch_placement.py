@@ -163,6 +163,23 @@ def test_a_denial_that_was_lifted_is_said_again_but_not_more_than_once_a_minute(
     assert 2 <= len(world.facts(TaskDenied)) <= 4
 
 
+def test_a_node_that_is_not_heard_gets_nothing_though_nobody_declared_it_lost() -> None:
+    """With health down nobody does; it got tasks that nobody ran."""
+    world = World().join("n1", seats=1).join("n2", seats=1).lane("hex")
+    world.silent.add("n1")
+    world.beat("n2")
+    world.plan()
+    assert [fact.node for fact in world.facts(TaskAssigned)] == ["n2"]
+    world.after(31).request("x", "export")
+    world.plan()
+    assert len(world.facts(TaskAssigned)) == 1
+    denied = [fact for fact in world.facts(TaskDenied) if fact.kind == "export"][-1]
+    assert (denied.reason, denied.limit) == ("no fresh reading", 30.0)
+    world.beat("n1").after(2)
+    world.plan()
+    assert {fact.node for fact in world.facts(TaskAssigned)} == {"n1", "n2"}
+
+
 def test_a_grant_carries_the_readings_and_their_age() -> None:
     world = World().join(seats=1).lane("hex").beat().after(3)
     world.plan()
@@ -269,8 +286,8 @@ def planned(queued: int) -> float:
         world.join(f"n{number}", seats=4)
     for number in range(queued):
         world.request(f"v{number}", "evaluate")
-    began = time.process_time()
-    assert len(plan(world.context())) > 10
+    context, began = world.context(), time.process_time()
+    assert len(plan(context)) > 10
     return time.process_time() - began
 
 

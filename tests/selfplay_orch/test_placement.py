@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import given as any_given
 from hypothesis import strategies as st
+from orch_world import heartbeat
 
 from selfplay_orch.core.limits import NODE
 from selfplay_orch.core.picture import WorkPicture
@@ -19,7 +20,6 @@ from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.node_agent import StartTask
 from sparring.contracts.parts import TaskSpec
 from sparring.contracts.pipeline import IterationOpened, LaneRegistered
-from sparring.contracts.readings import Heartbeat, Resources
 from sparring.contracts.selfplay_orch import (
     SeatTaken,
     TaskAssigned,
@@ -51,7 +51,14 @@ def joined(node: str, seats: int, boot: str = "b1") -> NodeJoined:
 
 
 def world(*facts: Fact) -> World:
-    return World(WorkPicture, plan, Settings(spawns_per_minute=100_000), *facts)
+    """Two nodes beat, have room and list nothing that they run; the rest is told."""
+    one = World(WorkPicture, plan, Settings(spawns_per_minute=100_000), *facts)
+    one.readings = {f"tel.{node}.heartbeat": beat(node) for node in ("n1", "n2")}
+    return one
+
+
+def beat(node: str = "n1", age_s: float = 0.0) -> Reading:
+    return Reading(heartbeat(node, [], "b1"), age_s)
 
 
 def test_free_seats_are_filled_with_self_play_and_not_one_more() -> None:
@@ -122,16 +129,13 @@ def test_a_restarted_nodes_tasks_are_orphaned_at_once() -> None:
 def test_a_task_that_a_fresh_beat_does_not_list_is_orphaned_after_its_lease() -> None:
     one = world(*opened(), joined("n1", 1))
     one.tick()
-    resources = Resources(cores=8, cpu_share=0, foreign_cpu_share=0, memory_total_bytes=100, memory_available_bytes=90,
-                          disk_free_bytes=2**40, disk_total_bytes=2**41)  # fmt: skip
-    beat = Heartbeat(node="n1", boot="b1", build="1", contracts="x", resources=resources)
-    one.readings = {"tel.n1.heartbeat": Reading(beat, 1.0)}
+    one.readings = {"tel.n1.heartbeat": beat(age_s=1.0)}
     one.tick(29)
     assert one.of(TaskOrphaned) == []
-    one.readings = {"tel.n1.heartbeat": Reading(beat, 60.0)}
+    one.readings = {"tel.n1.heartbeat": beat(age_s=60.0)}
     one.tick(2)
     assert one.of(TaskOrphaned) == [], "an old beat proves nothing"
-    one.readings = {"tel.n1.heartbeat": Reading(beat, 1.0)}
+    one.readings = {"tel.n1.heartbeat": beat(age_s=1.0)}
     one.tick()
     assert one.of(TaskOrphaned)
 

@@ -322,6 +322,28 @@ async def test_a_follower_under_which_facts_are_purged_reads_them_from_the_archi
         assert sequences == wanted and 13 in wanted
 
 
+async def test_facts_that_are_archived_between_a_reads_two_questions_are_in_its_answer(
+    told: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knew of no segment, and found nothing in the stream any more."""
+    slots = await ArchivedLog(told).load("evt.training-slots.>")
+    joined = (await ArchivedLog(told).load("evt.health.>"))[0]
+    for name, through, wanted in (("load", 10, slots), ("first_since", 12, joined.sequence)):
+        log = ArchivedLog(told)
+        asked = getattr(log.stream, name)
+
+        async def late(what: Any, *more: Any, asked: Any = asked, through: int = through) -> Any:
+            # the log's own list of segments is read by a load too
+            if not str(what).startswith("evt.archivist"):
+                monkeypatch.undo()
+                await up_to(told, through)
+            return await asked(what, *more)
+
+        monkeypatch.setattr(log.stream, name, late)
+        found = await (log.load("evt.training-slots.>") if name == "load" else log.first_since(joined.at))
+        assert found == wanted and found
+
+
 async def test_nothing_is_archived_that_a_replica_may_still_have_to_read(nc: Client) -> None:
     with pytest.raises(BadInput, match="start the services, then run again"):
         await up_to(nc, 9)

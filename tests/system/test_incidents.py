@@ -6,9 +6,11 @@ import asyncio
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from sparring import clock
 from sparring.client import Client
@@ -42,7 +44,7 @@ from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.log import JetStreamLog
 from sparring.streams import COMMANDS, EVENTS
-from sparring.testing import eventually
+from sparring.testing import beating, eventually
 from sparring.testing.processes import Replica
 
 SERVICES = ("lifecycle", "pipeline", "selfplay-orch", "sync", "training-slots")
@@ -149,7 +151,17 @@ def training_lane() -> LaneSpec:
     return LaneSpec.model_validate({"name": "hex", "game": "hex", "commands": commands, "iteration": rules})
 
 
-async def trains(client: Client) -> Any:
+Runs = set[tuple[str, int]]
+
+
+@pytest_asyncio.fixture
+async def runs(client: Client) -> AsyncIterator[Runs]:
+    """Node `n1` beats, and lists these."""
+    async with beating(await client._connected(), "n1") as running:
+        yield running["n1"]
+
+
+async def trains(client: Client, runs: Runs) -> Any:
     """A lane on its way to its training: everything but self-play, export and the training itself is real."""
     await tell(client, NodeJoined(node="n1", boot="b", build="1", compatible=True, ephemeral=False, tags=(), kinds=(),
                                   machine="n1", cores=8, memory_bytes=2**35, gpus=(), seats=2))  # fmt: skip
@@ -162,38 +174,42 @@ async def trains(client: Client) -> Any:
     await happened(client, DatasetSealed)
     export = await happened(client, ExportStarted)
     evidence = {"positions": 100, "coverage": {"policy": 1.0}, "duplicates": 0.0}
-    await starts(client, export.task)
-    await ended(client, export.task, "export", ("shard",), evidence)
+    await starts(client, runs, export.task)
+    await ended(client, runs, export.task, "export", ("shard",), evidence)
     await happened(client, ExportFinished)
     started = await happened(client, TrainingStarted)
-    await starts(client, started.task)
+    await starts(client, runs, started.task)
     return started
 
 
-async def starts(client: Client, task: str) -> None:
+async def starts(client: Client, runs: Runs, task: str) -> None:
     """The task is placed by the planner; its agent is played by hand."""
 
     async def placed() -> bool:
         return any(fact.task == task for fact in await facts(client, TaskAssigned))
 
     await eventually(placed, within_s=40, every_s=0.1, what=f"{task} is placed")
+    runs.add((task, 1))
     await tell(client, TaskStarted(task=task, attempt=1, node="n1"))
 
 
-async def ended(client: Client, task: str, kind: str, roles: tuple[str, ...], evidence: dict[str, Any]) -> None:
+async def ended(
+    client: Client, runs: Runs, task: str, kind: str, roles: tuple[str, ...], evidence: dict[str, Any]
+) -> None:
     files = tuple(Artifact(name=role, role=role, sha256=SHA, bytes=1, url="u") for role in roles)
     await tell(client, TaskFinished(task=task, attempt=1, node="n1", kind=kind, lane="hex", iteration="hex-1", seconds=1,
                                     files=files, evidence=evidence))  # fmt: skip
+    runs.discard((task, 1))
 
 
 async def test_rule_5_a_slot_is_free_when_its_training_is_reported_and_waiting_lanes_have_it_at_once(
-    client: Client,
+    client: Client, runs: Runs
 ) -> None:
-    started = await trains(client)
+    started = await trains(client, runs)
     for lane in ("a", "b", "c"):
         await client.ask(ClaimSlot(lane=lane, holder=f"h-{lane}", lease_s=600))
     assert {fact.lane for fact in await facts(client, SlotClaimed)} == {"hex", "a", "b"}
-    await ended(client, started.task, "train", ("model",), {"steps": 3})
+    await ended(client, runs, started.task, "train", ("model",), {"steps": 3})
     await happened(client, TrainingFinished)
     claimed = await happened(client, SlotClaimed, 4)
     assert claimed.lane == "c"
@@ -204,17 +220,17 @@ async def test_rule_5_a_slot_is_free_when_its_training_is_reported_and_waiting_l
 
 
 async def test_rule_5_a_training_that_gives_way_keeps_its_checkpoint_and_goes_on_under_the_next_slot(
-    client: Client,
+    client: Client, runs: Runs
 ) -> None:
-    started = await trains(client)
+    started = await trains(client, runs)
     await client.ask(PreemptSlot(lane="hex", by="me", reason="a demo", grace_s=30))
-    await ended(client, started.task, "train", ("model", "checkpoint"), {"steps": 2, "wanted": 9})
+    await ended(client, runs, started.task, "train", ("model", "checkpoint"), {"steps": 2, "wanted": 9})
     assert (await happened(client, SlotPreempted)).gave_way
     interrupted = await happened(client, TrainingInterrupted)
     assert interrupted.checkpoint.role == "checkpoint"
     again = await happened(client, TrainingStarted, 2)
     assert again.token > started.token and again.task != started.task
-    await starts(client, again.task)
+    await starts(client, runs, again.task)
     spec = next(fact.spec for fact in await facts(client, TaskRequested) if fact.task == again.task)
     assert [file.role for file in spec.inputs["checkpoint"]] == ["checkpoint"]
     raws = await JetStreamLog(await client._connected(), stream=COMMANDS).load("cmd.selfplay-orch.>")

@@ -38,7 +38,7 @@ from sparring.log.guards import unguarded
 from sparring.server import EmbeddedServer
 from sparring.streams import COMMANDS, EVENTS, TELEMETRY
 from sparring.subjects import ref_of
-from sparring.testing import declared, eventually, nats_cluster, nats_server
+from sparring.testing import beating, declared, eventually, nats_cluster, nats_server
 from sparring.testing.processes import Replica, app_of, call
 from sparring.topology import declare_durable
 
@@ -243,7 +243,7 @@ async def position(place: Ground, replica: Replica) -> int:
 @pytest.mark.timeout(120)
 async def test_a_planner_that_slept_past_its_lease_harms_nothing(tmp_path: Path) -> None:
     """It wakes up with an old picture and a lease that it lost: what it decides expects an old sequence."""
-    async with ground("one server", tmp_path) as place:
+    async with ground("one server", tmp_path) as place, beating(place.nc, "n1") as runs:
         js = place.nc.jetstream(timeout=5)
         service = next(one for one in services() if one.name == "selfplay-orch")
         for durable in service.durables():
@@ -253,6 +253,7 @@ async def test_a_planner_that_slept_past_its_lease_harms_nothing(tmp_path: Path)
 
         async def assigned(count: int) -> list[Recorded]:
             found = [one for one in await place.facts() if isinstance(one.fact, TaskAssigned)]
+            runs["n1"].update((one.fact.task, one.fact.attempt) for one in found)
             return found if len(found) >= count else []
 
         async def ask(*numbers: int) -> None:

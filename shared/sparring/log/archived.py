@@ -92,11 +92,15 @@ class ArchivedLog:
 
     async def load(self, pattern: str, after: int = 0) -> list[Raw]:
         found: list[Raw] = []
-        for segment in await self._segments(after):
-            file = await self._file(segment)
-            found += await asyncio.to_thread(_matching, file.raws(after), pattern)
-            after = max(after, segment.last)
-        return found + await self.stream.load(pattern, after)
+        while True:
+            for segment in await self._segments(after):
+                file = await self._file(segment)
+                found += await asyncio.to_thread(_matching, file.raws(after), pattern)
+                after = max(after, segment.last)
+            rest = await self.stream.load(pattern, after)
+            # what was purged meanwhile lies in a segment by now
+            if await self.stream.begin() <= after:
+                return found + rest
 
     async def last(self, pattern: str) -> int:
         here = await self.stream.last(pattern)
@@ -121,11 +125,15 @@ class ArchivedLog:
 
     async def first_since(self, moment: datetime) -> int | None:
         """The sequence of the first message stored at or after the moment."""
-        for segment in await self._segments(0):
-            found = await (await self._file(segment)).first_since(moment)
-            if found is not None:
+        while True:
+            segments = await self._segments(0)
+            for segment in segments:
+                found = await (await self._file(segment)).first_since(moment)
+                if found is not None:
+                    return found
+            found = await self.stream.first_since(moment)
+            if await self.stream.begin() <= max((one.last for one in segments), default=0):
                 return found
-        return await self.stream.first_since(moment)
 
 
 def _heard(batch: list[Raw], filters: Sequence[str]) -> list[Raw]:

@@ -12,8 +12,9 @@ from selfplay_orch.core.look import Look
 from selfplay_orch.settings import KindRules
 from sparring.contracts.lanes import KindNeeds, LaneSpec
 from sparring.contracts.parts import TaskSpec, Term
-from sparring.decider import Context
+from sparring.decider import Context, Reading
 
+UNHEARD = "no fresh reading"
 STOPPED_BY = {
     "running": (),
     "paused": ("selfplay", "train", "tune"),
@@ -144,8 +145,9 @@ def _resources(look: Look, wish: Wish, name: str, node: Node) -> Iterator[Denial
     yield from _lifetime(look, wish, node)
     if wish.gpu and not node.gpus:
         yield Denial("GPU", 0.0, 1.0, 5)
-    beat, settings = look.beat(name), look.settings
-    if beat is None or beat.age_s > settings.reading_known_s:
+    beat, settings = _fresh(look, name), look.settings
+    if beat is None:
+        # the last check says so
         return
     found = beat.data.resources
     needed = wish.disk_bytes + settings.disk_reserve_bytes
@@ -183,8 +185,20 @@ def _pressure(look: Look, wish: Wish, _: str, __: Node) -> Iterator[Denial]:
         yield Denial("back-pressure", float(look.lane_seats[wish.lane]), float(most), 6)
 
 
+def _fresh(look: Look, name: str) -> Reading | None:
+    beat = look.beat(name)
+    return beat if beat is not None and beat.age_s <= look.settings.reading_known_s else None
+
+
+def _heard(look: Look, _: Wish, name: str, __: Node) -> Iterator[Denial]:
+    """No check may pass for want of a number: a node that does not beat may be gone, and health too."""
+    if _fresh(look, name) is None:
+        beat = look.beat(name)
+        yield Denial(UNHEARD, round(beat.age_s, 1) if beat is not None else 0.0, look.settings.reading_known_s, 7)
+
+
 Check = Callable[[Look, Wish, str, Node], Iterator[Denial]]
-CHECKS: tuple[Check, ...] = (_switch, _rate, _health, _seat, _cluster, _resources, _pressure)
+CHECKS: tuple[Check, ...] = (_switch, _rate, _health, _seat, _cluster, _resources, _pressure, _heard)
 
 
 def readings_of(look: Look, node: str) -> tuple[Term, ...]:

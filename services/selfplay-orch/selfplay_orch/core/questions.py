@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from selfplay_orch.core import admission
-from selfplay_orch.core.admission import Answer, first_no, wish_for
+from selfplay_orch.core.admission import UNHEARD, Answer, first_no, wish_for
 from selfplay_orch.core.durations import LEAST
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.placement import best_node
@@ -46,20 +46,20 @@ def can_spawn(ctx: Context, *, kind: str, node: str) -> Answer:
     if node not in look.all.nodes:
         raise BadInput(f"node = {node!r} never joined; there are: {', '.join(sorted(look.all.nodes)) or 'none'}")
     answer = admission.can_spawn(kind, node, ctx)
-    if answer.allowed:
-        known(look, node)
+    if answer.reason == UNHEARD:
+        raise CannotAnswer(unknown(look, node))
     return answer
 
 
-def known(look: Look, node: str) -> None:
-    """Raises CannotAnswer when the node's readings are missing or old: no check may pass for want of a number."""
-    beat, limit = look.beat(node), look.settings.reading_known_s
-    if beat is None or beat.age_s > limit:
-        age = "there is none" if beat is None else f"the last one is {beat.age_s:.0f} s old"
-        raise CannotAnswer(
-            f"nothing in the facts forbids it, but disk, memory and CPU of node {node} are unknown: {age}, "
-            f"readings count for {limit:g} s and are not kept; ask about now while the node beats"
-        )
+def unknown(look: Look, node: str) -> str:
+    """Where the facts forbid nothing, and the readings of the node, or '' of every node that would do, are missing or old."""
+    beat, limit = look.beat(node) if node else None, look.settings.reading_known_s
+    where = f"of node {node}" if node else "of each node that would do"
+    age = "there is none" if beat is None else f"the last one is {beat.age_s:.0f} s old"
+    return (
+        f"nothing in the facts forbids it, but disk, memory and CPU {where} are unknown: {age}, "
+        f"readings count for {limit:g} s and are not kept; ask about now while the node beats"
+    )
 
 
 def can_schedule(ctx: Context, *, kind: str, lane: str, seconds: float | None = None) -> Slotting:
@@ -68,9 +68,10 @@ def can_schedule(ctx: Context, *, kind: str, lane: str, seconds: float | None = 
     look = Look(ctx)
     spec = spec_of(look, kind, lane)
     node, denial, _ = best_node(look, wish_for(kind, spec))
+    if denial is not None and denial.reason == UNHEARD:
+        raise CannotAnswer(unknown(look, ""))
     if denial is not None:
         return Slotting(False, "", denial.reason, denial.actual, denial.limit)
-    known(look, node)
     mean_s, p90_s = look.estimate(kind, lane, look.all.nodes[node])
     mean_s, p90_s = (mean_s, p90_s) if seconds is None else (seconds, seconds)
     left = min(look.life_left(look.all.nodes[node]), look.settings.kind(kind).timeout_s)
@@ -143,10 +144,8 @@ def _told(look: Look, kind: str, lane: str, spec: LaneSpec, node: str) -> OnNode
     if throttle <= 0:
         return OnNode(kind, (), False, "back-pressure", 0.0, 0.0)
     denial = first_no(look, wish_for(kind, spec), node, look.all.nodes[node])
-    if denial is not None:
-        return OnNode(kind, (), False, denial.reason, denial.actual, denial.limit)
-    try:
-        known(look, node)
-    except CannotAnswer as error:
-        return OnNode(kind, (), False, str(error), unknown=True)
-    return OnNode(kind, (), True)
+    if denial is None:
+        return OnNode(kind, (), True)
+    if denial.reason == UNHEARD:
+        return OnNode(kind, (), False, unknown(look, node), unknown=True)
+    return OnNode(kind, (), False, denial.reason, denial.actual, denial.limit)
