@@ -328,7 +328,7 @@ async def test_facts_that_are_archived_between_a_reads_two_questions_are_in_its_
     """It knew of no segment, and found nothing in the stream any more."""
     slots = await ArchivedLog(told).load("evt.training-slots.>")
     joined = (await ArchivedLog(told).load("evt.health.>"))[0]
-    for name, through, wanted in (("load", 10, slots), ("first_since", 12, joined.sequence)):
+    for name, through, wanted in (("load", 10, [raw.sequence for raw in slots]), ("first_since", 12, joined.sequence)):
         log = ArchivedLog(told)
         asked = getattr(log.stream, name)
 
@@ -340,7 +340,11 @@ async def test_facts_that_are_archived_between_a_reads_two_questions_are_in_its_
             return await asked(what, *more)
 
         monkeypatch.setattr(log.stream, name, late)
-        found = await (log.load("evt.training-slots.>") if name == "load" else log.first_since(joined.at))
+        if name == "load":
+            # what the archive carried forward follows
+            found: Any = [raw.sequence for raw in await log.load("evt.training-slots.>") if raw.sequence <= 12]
+        else:
+            found = await log.first_since(joined.at)
         assert found == wanted and found
 
 

@@ -32,7 +32,7 @@ from sparring.topology import declare_topology
 from training_slots.app import SERVICE as SLOTS
 
 READS = (
-    "status", "lanes", "nodes", "tasks", "models", "data", "datasets", "slots", "health", "alarms", "dlq ls", "dlq stats",
+    "status", "lanes", "nodes", "tasks", "models", "data", "sync", "datasets", "slots", "health", "alarms", "dlq ls", "dlq stats",
     "why hex", "sql 'select * from pipeline_lanes'", "events", "settings", "doctor --log",
 )  # fmt: skip
 # what depends on the moment of asking
@@ -191,7 +191,7 @@ WITHOUT_AT = {
 }  # fmt: skip
 # what changes something
 ORDERS = {
-    "up", "pause", "resume", "halt", "drain", "boost", "rollback", "agent", "submit", "with-slot", "lanes add", "nodes forget",
+    "up", "pause", "resume", "halt", "drain", "boost", "step", "reject", "rollback", "agent", "submit", "with-slot", "lanes add", "nodes forget",
     "nodes retire", "tasks cancel", "record games", "record metrics", "record model", "slots preempt", "slots hold",
     "slots lift", "dlq redrive", "dlq discard", "log archive",
 }  # fmt: skip
