@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import nats.errors
 from nats.js import JetStreamContext
@@ -25,6 +25,7 @@ from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from sparring import clock
+from sparring.ending import ended
 from sparring.errors import ArtifactMissing, BadInput, DependencyDown, HashMismatch
 from sparring.pace import Paced
 from sparring.streams import ARTIFACTS
@@ -32,6 +33,8 @@ from sparring.streams import ARTIFACTS
 CHUNK = 1024 * 1024
 # nats-py's list of a bucket waits without an end for what a broken connection swallowed
 LISTED_S = 120.0
+# a chunk is at most 128 KiB: a link that carries none in a minute carries nothing
+SILENT_S = 60.0
 # a message that is on its way is waited for, and what was sent is purged
 TAKEN_BACK_S = 15.0
 # the folder may hold others' hidden files
@@ -110,6 +113,17 @@ def _drafted(to: Path) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
 
 
+class _Counted:
+    """A file object that says whether anything came."""
+
+    def __init__(self, sink: Any) -> None:
+        self._sink, self.writes = sink, 0
+
+    def write(self, data: bytes) -> int:
+        self.writes += 1
+        return int(self._sink.write(data))
+
+
 def _named(url: str) -> str:
     return url.rstrip("/").rpartition("/")[2]
 
@@ -117,8 +131,8 @@ def _named(url: str) -> str:
 class JetStreamStore:
     """The object store `ARTIFACTS` of the NATS server: `nats://ARTIFACTS/<sha256>`."""
 
-    def __init__(self, js: JetStreamContext, bucket: str = ARTIFACTS) -> None:
-        self._js, self._bucket, self._stream = js, bucket, f"OBJ_{bucket}"
+    def __init__(self, js: JetStreamContext, bucket: str = ARTIFACTS, *, silent_s: float = SILENT_S) -> None:
+        self._js, self._bucket, self._stream, self._silent_s = js, bucket, f"OBJ_{bucket}", silent_s
         self._store: ObjectStore | None = None
 
     async def _objects(self) -> ObjectStore:
@@ -153,7 +167,7 @@ class JetStreamStore:
         sha256 = _named(url)
         with self._answering(url), self._there(url), _drafted(to) as file:
             # into memory it would copy quadratically
-            await (await self._objects()).get(sha256, writeinto=file)  # type: ignore[arg-type]
+            await self._read(url, file)
             file.flush()
             found, _ = await asyncio.to_thread(sha256_of, Path(file.name))
             if found != sha256:
@@ -162,8 +176,22 @@ class JetStreamStore:
     async def digest(self, url: str) -> tuple[str, int]:
         sink = _Digest()
         with self._answering(url), self._there(url):
-            await (await self._objects()).get(_named(url), writeinto=sink)  # type: ignore[arg-type]
+            await self._read(url, sink)
         return sink.sha256, sink.bytes
+
+    async def _read(self, url: str, sink: Any) -> None:
+        """Raises StoreUnavailable when nothing comes: nats-py would wait for ever for chunks that are gone."""
+        counted, objects = _Counted(sink), await self._objects()
+        reading = asyncio.create_task(objects.get(_named(url), writeinto=counted))  # type: ignore[arg-type]
+        try:
+            while not reading.done():
+                before = counted.writes
+                await asyncio.wait((reading,), timeout=self._silent_s)
+                if not reading.done() and counted.writes == before:
+                    raise StoreUnavailable(f"{url}: nothing came for {self._silent_s:g} s; part of it may be gone")
+            reading.result()
+        finally:
+            await ended(reading)
 
     async def delete(self, url: str) -> None:
         name = _named(url)

@@ -41,6 +41,21 @@ async def test_what_is_put_comes_back(store: ArtifactStore, tmp_path: Path) -> N
     assert await store.digest(url) == (sha256, 300_000)
 
 
+@pytest.mark.parametrize("how", ["get", "digest"])
+async def test_content_whose_parts_are_gone_is_not_waited_for_without_an_end(
+    nc: Client, tmp_path: Path, how: str
+) -> None:
+    """A bucket that was repaired by hand: nats-py waits for the chunks for ever, and so did the node's task."""
+    store = JetStreamStore(nc.jetstream(), silent_s=0.3)
+    path, sha256 = made(tmp_path, "games", b"x" * 300_000)
+    url = await store.put(path, sha256)
+    await nc.jetstream().purge_stream("OBJ_ARTIFACTS", subject="$O.ARTIFACTS.C.>")
+    with pytest.raises(StoreUnavailable, match=r"nothing came for 0\.3 s"):
+        async with asyncio.timeout(20):
+            await (store.digest(url) if how == "digest" else store.get(url, tmp_path / "back"))
+    assert not (tmp_path / "back").exists() and not list(tmp_path.glob(".back*"))
+
+
 async def test_missing_content_is_named(store: ArtifactStore, tmp_path: Path) -> None:
     path, sha256 = made(tmp_path, "games", b"abc")
     url = await store.put(path, sha256)
