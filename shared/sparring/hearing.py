@@ -146,7 +146,7 @@ class Hearing:
             if not isinstance(error, Permanent):
                 raise error
             self.stuck = f"{type(error).__name__}: {error}"
-            self._logger.error("the log holds a fact that this build can't apply; upgrade", error=self.stuck)
+            self._logger.error("the log holds a fact that this build can't apply", error=self.stuck)
 
     async def _listen(self) -> None:
         """Follows for ever; from what the tables hold again when they missed something, or the log did not answer."""

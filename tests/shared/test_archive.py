@@ -23,6 +23,7 @@ from sparring.artifacts import JetStreamStore, open_store
 from sparring.catalogue import deciders, read_models
 from sparring.cli.app import build
 from sparring.contracts import FACTS
+from sparring.contracts.archivist import Segment
 from sparring.contracts.base import Fact
 from sparring.contracts.health import NodeJoined, ThresholdMoved
 from sparring.contracts.parts import TaskSpec
@@ -259,6 +260,27 @@ async def test_nothing_is_purged_on_the_word_of_a_damaged_segment(told: Client) 
         await archive(told, 9, Rotten(told.jetstream()), "log", clock.now(), lambda _: None)
     assert await JetStreamLog(told).begin() == 0
     assert await archived(JetStreamLog(told)) is None
+
+
+async def test_a_segment_that_the_store_lost_is_named_and_reading_goes_on_once_it_is_restored(
+    told: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica stood still for good, with words about an upgrade."""
+    await up_to(told, 8)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+    store, (segment,) = await open_store("nats://ARTIFACTS", told.jetstream()), await segments_of(told)
+    await store.get(segment.url, tmp_path / "backup")
+    await store.delete(segment.url)
+    with pytest.raises(LogUnavailable, match=r"facts 1 to 8 .*is not in the store; restore the artifact store"):
+        await whole(ArchivedLog(told))
+    await store.put(tmp_path / "backup", segment.sha256)
+    assert [one.sequence for one in await whole(ArchivedLog(told))][:8] == list(range(1, 9))
+
+
+async def segments_of(nc: Client) -> Sequence[Segment]:
+    found = await archived(JetStreamLog(nc))
+    assert found is not None
+    return found.segments
 
 
 async def test_nobody_skips_what_was_purged_by_hand(told: Client) -> None:

@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from sparring.artifacts import open_store
 from sparring.contracts.archivist import LogArchived, Segment
 from sparring.envelope import recorded
-from sparring.errors import LogUnavailable
+from sparring.errors import ArtifactMissing, HashMismatch, LogUnavailable
 from sparring.log.interface import Outgoing, Raw
 from sparring.log.jetstream import JetStreamLog
 from sparring.log.memory import matches
@@ -54,11 +54,18 @@ class ArchivedLog:
         return [one for one in told.segments if one.last > after] if told is not None else []
 
     async def _file(self, segment: Segment) -> SliceLog:
+        """Raises LogUnavailable when the store lacks it: once it is restored, reading goes on."""
         path = cache_folder() / "segments" / f"{segment.sha256}.parquet"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             home = segment.url.rpartition("/")[0]
-            await (await open_store(home, self._nc.jetstream(timeout=10))).get(segment.url, path)
+            try:
+                await (await open_store(home, self._nc.jetstream(timeout=10))).get(segment.url, path)
+            except (ArtifactMissing, HashMismatch) as error:
+                raise LogUnavailable(
+                    f"facts {segment.first} to {segment.last} were archived, and their segment can't be read: {error}; "
+                    "restore the artifact store from a backup"
+                ) from error
         return await asyncio.to_thread(SliceLog, path)
 
     async def follow(self, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
