@@ -1,9 +1,9 @@
 """The service `lifecycle` as data."""
 
+from lifecycle.core.by_hand import promote, reject
 from lifecycle.core.decide import abandon, close, record, register, roll_back
 from lifecycle.core.evolve import LANE
 from lifecycle.core.plan import ModelsPicture, plan
-from lifecycle.core.production import promote, reject
 from lifecycle.read_models.models import MODELS
 from lifecycle.settings import Settings
 from sparring.contracts.lifecycle import (

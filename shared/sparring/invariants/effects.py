@@ -71,22 +71,26 @@ class NoOrderObeyedTwice(Invariant):
 
 
 class NoVerdictWithoutGames(Invariant):
-    """A gate passes on games that were played, and only what passed is promoted."""
+    """A gate passes on games that were played; only what passed is promoted, and in the place of the model that it beat."""
 
     def __init__(self) -> None:
-        self._passed: set[int] = set()
+        # by gate, its baseline
+        self._passed: dict[int, int] = {}
         self.on = {GateDecided: self._decided, ModelPromoted: self._promoted}
 
     def _decided(self, fact: GateDecided, one: Recorded) -> Iterator[str]:
         if fact.verdict != "passed":
             return
-        self._passed.add(hash(fact.gate))
+        self._passed[hash(fact.gate)] = hash(fact.baseline)
         if sum(fact.counts) == 0:
             yield f"{one.sequence}: gate {fact.gate} passed without games"
 
     def _promoted(self, fact: ModelPromoted, one: Recorded) -> Iterator[str]:
-        if hash(fact.gate) not in self._passed:
+        beaten = self._passed.pop(hash(fact.gate), None)
+        if beaten is None:
             yield f"{one.sequence}: model {fact.number} of {fact.lane} is promoted, gate {fact.gate} never passed"
+        elif beaten != hash(fact.previous):
+            yield f"{one.sequence}: model {fact.number} of {fact.lane} replaces another one than gate {fact.gate} measured"
 
 
 class TokensRise(Invariant):

@@ -134,7 +134,7 @@ def of_readings(ctx: Context, picture: HealthPicture, beats: Heard, machines: Ma
         if beat.spooled_bytes > ctx.settings.spool_most_bytes and age_s < ctx.settings.reading_known_s:
             yield Cause(f"spool-{token(name)}", name, "warning",
                         f"node {name} holds {beat.spooled} unsent items, {beat.spooled_bytes / 1e9:.1f} GB",
-                        "spar data; is the artifact store reachable from there?", "sync")  # fmt: skip
+                        "spar sync says why; is the artifact store reachable from there?", "sync")  # fmt: skip
 
 
 def of_letters(ctx: Context, picture: HealthPicture) -> Iterator[Cause]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from lifecycle.core.curriculum import weight
 from lifecycle.core.evolve import regressed
-from lifecycle.core.production import before, by_hand, promoted, rejection
+from lifecycle.core.production import before, by_hand, promotion, rebalanced, rejection
 from lifecycle.core.state import Gate, Lane, Task
 from lifecycle.core.verdict import POLICY, Verdict, statistics, verdict
 from sparring.contracts.base import Fact
 from sparring.contracts.lifecycle import (
     AbandonMatch,
     CloseGate,
-    CurriculumRebalanced,
     GateDecided,
     GateOpened,
     MatchRecorded,
@@ -51,7 +49,7 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
         ]
     number = max(lane.numbered, len(lane.models)) + 1
     return [
-        *_superseded(lane, ctx, order.lane, "a newer candidate came"),
+        *superseded(lane, ctx, order.lane, "a newer candidate came"),
         ModelRegistered(
             lane=order.lane,
             model=order.model,
@@ -72,7 +70,7 @@ def register(order: RegisterModel, lane: Lane, ctx: Context) -> list[Fact]:
     ]
 
 
-def _superseded(lane: Lane, ctx: Context, name: str, why: str) -> list[Fact]:
+def superseded(lane: Lane, ctx: Context, name: str, why: str) -> list[Fact]:
     """Ends the gates that are open: what they measure is asked no more."""
     gates = [gate for gate in lane.open_gates if gate.purpose == "gate"]
     return [fact for gate in gates for fact in _decided(gate, lane, ctx, name, why)]
@@ -200,17 +198,11 @@ def _gate_facts(gate: Gate, found: Verdict, lane: Lane, ctx: Context, name: str,
         ended_by=why[:300],
         by_hand=found.verdict == "passed" and by_hand(gate, ctx, name),
     )
+    if decided.by_hand:
+        return [decided]
     passed = found.verdict == "passed"
-    after: list[Fact] = [rejection(gate, found.reason, name)]
-    if passed:
-        after = [] if decided.by_hand else promoted(gate, lane, name)
-    score = None
-    if found.statistics is not None:
-        pairs = sum(gate.counts)
-        score = sum(n * i for i, n in enumerate(gate.counts)) / (pairs * (len(gate.counts) - 1))
-    games = found.statistics.games if found.statistics else 0
-    value, terms = weight(score, games, lane.elo_steps, has_model=bool(lane.production) or passed, promoted=passed)
-    return [decided, *after, CurriculumRebalanced(lane=name, weight=value, terms=terms)]
+    after: list[Fact] = promotion(gate, lane, name) if passed else [rejection(gate, found.reason, name)]
+    return [decided, *after, rebalanced(gate, lane, name, plays=passed)]
 
 
 def _measured_again(finished: MeasurementFinished, gate: Gate, lane: Lane, name: str) -> list[Fact]:
@@ -251,4 +243,4 @@ def _rolled_back(name: str, lane: Lane, ctx: Context, to: str, by: str, reason: 
     artifact = lane.models[to].artifact if to else None
     back = ModelRolledBack(lane=name, model=lane.production, to=to, artifact=artifact, by=by, reason=reason)
     rejected = [rejection(lane.gates[one.gate], "its baseline was rolled back", name) for one in lane.waiting.values()]
-    return [*_superseded(lane, ctx, name, "its baseline was rolled back"), *rejected, back]
+    return [*superseded(lane, ctx, name, "its baseline was rolled back"), *rejected, back]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lifecycle.core.state import Gate, Lane, Model, ModelState, Task
+from lifecycle.core.verdict import statistics
 from sparring.contracts.lanes import GateRules
 from sparring.contracts.lifecycle import (
     CurriculumRebalanced,
@@ -56,18 +57,19 @@ def evolve(lane: Lane, recorded: Recorded) -> Lane:
             gate = lane.gates[name]
             return _with(lane, gate.with_task(task, replace(gate.tasks[task], abandoned=True)))
         case GateDecided(gate=name) as fact if name in lane.gates:
-            steps = lane.elo_steps
-            if fact.statistics is not None:
-                steps = (*steps, fact.statistics.elo if fact.verdict == "passed" else 0.0)[-STEPS_KEPT:]
-            lane = replace(_closed(lane, name), elo_steps=steps)
-            return _passed(lane, fact.candidate, name) if fact.by_hand else lane
+            lane = _closed(lane, name)
+            if fact.by_hand:
+                return _passed(lane, fact.candidate, name)
+            elo = fact.statistics.elo if fact.statistics is not None else None
+            return _stepped(lane, elo, plays=fact.verdict == "passed")
         case MeasurementFinished() as fact if fact.gate in lane.gates:
             return _measured(_closed(lane, fact.gate), fact)
         case ModelPromoted(model=model):
+            lane = _answered(lane, model, plays=True)
             lane = _state(_state(lane, lane.production, "superseded"), model, "production")
             return replace(lane, production=model, history=(*lane.history, model), regressions=0)
         case ModelRejected(model=model):
-            return _state(lane, model, "rejected")
+            return _state(_answered(lane, model, plays=False), model, "rejected")
         case ModelRolledBack(model=model, to=to):
             lane = _state(_state(lane, model, "rolled_back"), to, "production")
             return replace(lane, production=to, history=(*lane.history, to), regressions=0)
@@ -91,12 +93,30 @@ def _bounded(lane: Lane) -> Lane:
 def _passed(lane: Lane, model: str, gate: str) -> Lane:
     if model not in lane.models:
         return lane
-    return replace(lane, models=lane.models | {model: replace(lane.models[model], state="passed", gate=gate)})
+    models = lane.models | {model: replace(lane.models[model], state="passed", gate=gate)}
+    return replace(lane, models=models, passed=(*lane.passed, model))
+
+
+def _answered(lane: Lane, model: str, *, plays: bool) -> Lane:
+    """A person has said whether a model that passed is to play: only then it is a step of the lane."""
+    if model not in lane.passed:
+        return lane
+    gate = lane.gates[lane.models[model].gate]
+    found = statistics(gate.counts, gate.rules)
+    lane = _stepped(lane, found.elo if found is not None else None, plays=plays)
+    return replace(lane, passed=tuple(one for one in lane.passed if one != model))
+
+
+def _stepped(lane: Lane, elo: float | None, *, plays: bool) -> Lane:
+    return lane if elo is None else replace(lane, elo_steps=(*lane.elo_steps, elo if plays else 0.0)[-STEPS_KEPT:])
 
 
 def _with(lane: Lane, gate: Gate) -> Lane:
-    gates, needed = lane.gates | {gate.gate: gate}, {one.gate for one in lane.waiting.values()}
-    closed = [name for name, one in gates.items() if one.closed and name not in needed]
+    gates = lane.gates | {gate.gate: gate}
+    closed = [name for name, one in gates.items() if one.closed]
+    if len(closed) > CLOSED_KEPT:
+        needed = {one.gate for one in lane.waiting.values()}
+        closed = [name for name in closed if name not in needed]
     for name in closed[:-CLOSED_KEPT]:
         gates = {key: value for key, value in gates.items() if key != name}
     return replace(lane, gates=gates)

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from lifecycle.core.by_hand import let_go
 from lifecycle.core.decide import abandon, close, record, regress
 from lifecycle.core.evolve import LANE, evolve, severity
-from lifecycle.core.production import promoted
 from lifecycle.core.state import Gate, Lane
 from sparring.apart import apart
 from sparring.contracts.base import Fact, Order
@@ -125,9 +125,9 @@ def plan(ctx: Context) -> Sequence[Action]:
         spec = picture.all.specs.get(name)
         for gate in lane.open_gates:
             actions += apart(LANE, name, partial(_gate, ctx, name, spec, gate, picture))
-        if lane.waiting and spec is not None and "promote" in spec.auto:
+        if lane.passed and spec is not None and "promote" in spec.auto:
             waits = max(lane.waiting.values(), key=lambda model: model.number)
-            actions.append(_append(name, waits.iteration, partial(_let_go, name, waits.gate)))
+            actions.append(_append(name, waits.iteration, partial(let_go, waits.gate, ctx=ctx, name=name)))
         actions += apart(LANE, name, partial(_regressed, ctx, name, lane))
     return actions
 
@@ -135,12 +135,6 @@ def plan(ctx: Context) -> Sequence[Action]:
 def _regressed(ctx: Context, name: str, lane: Lane) -> Iterable[Action]:
     if regress(name, lane, ctx):
         yield _append(name, "", lambda now: regress(name, now, ctx))
-
-
-def _let_go(name: str, gate: str, lane: Lane) -> Sequence[Fact]:
-    """The lane promotes by itself again: the newest of the models that waited for a person plays."""
-    still = any(model.gate == gate for model in lane.waiting.values())
-    return promoted(lane.gates[gate], lane, name) if still else []
 
 
 def _fence(name: str, token: int, lane: Lane) -> Sequence[Fact]:

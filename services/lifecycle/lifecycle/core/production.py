@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from lifecycle.core.curriculum import weight
 from lifecycle.core.state import Gate, Lane
 from sparring.contracts.base import Fact
 from sparring.contracts.lifecycle import (
+    CurriculumRebalanced,
     MeasurementOpened,
-    ModelOrderRefused,
     ModelPromoted,
     ModelRejected,
-    PromoteModel,
     Purpose,
-    RejectModel,
 )
 from sparring.decider import Context
 
@@ -28,37 +27,8 @@ def rejection(gate: Gate, reason: str, name: str) -> ModelRejected:
     return ModelRejected(lane=name, model=gate.candidate, gate=gate.gate, reason=reason, iteration=gate.iteration)
 
 
-def promote(order: PromoteModel, lane: Lane, ctx: Context) -> list[Fact]:  # noqa: ARG001
-    """By a person, who names a model that passed its gate, or the only one that waits."""
-    found = _waiting(order, lane)
-    return [found] if isinstance(found, ModelOrderRefused) else promoted(found, lane, order.lane, order.by)
-
-
-def promoted(gate: Gate, lane: Lane, name: str, by: str = "") -> list[Fact]:
+def promotion(gate: Gate, lane: Lane, name: str, by: str = "") -> list[Fact]:
     """The candidate plays from now on; others that wait for a person were measured against what played before."""
-    others = [lane.gates[model.gate] for one, model in lane.waiting.items() if one != gate.candidate]
-    rejected = [rejection(one, "another model was promoted", name) for one in others]
-    return [*_promotion(gate, lane, name, by), *rejected]
-
-
-def reject(order: RejectModel, lane: Lane, ctx: Context) -> list[Fact]:  # noqa: ARG001
-    found = _waiting(order, lane)
-    if isinstance(found, ModelOrderRefused):
-        return [found]
-    return [rejection(found, f"turned down by {order.by}: {order.reason}", order.lane)]
-
-
-def _waiting(order: PromoteModel | RejectModel, lane: Lane) -> Gate | ModelOrderRefused:
-    """The gate of the model that the order names, of those that wait for a person."""
-    matching = [model for name, model in lane.waiting.items() if name.startswith(order.model)]
-    if len(matching) == 1:
-        return lane.gates[matching[0].gate]
-    which = f"{order.model!r} names" if order.model else "there are"
-    reason = f"{which} {len(matching)} models that passed their gate and wait for a person"
-    return ModelOrderRefused(lane=order.lane, order=type(order).__name__, by=order.by, reason=reason)
-
-
-def _promotion(gate: Gate, lane: Lane, name: str, by: str) -> list[Fact]:
     model = lane.models[gate.candidate]
     plays = ModelPromoted(
         lane=name,
@@ -70,7 +40,18 @@ def _promotion(gate: Gate, lane: Lane, name: str, by: str) -> list[Fact]:
         iteration=gate.iteration,
         by=by,
     )
-    return [plays, *_measurements(gate, lane, name, model.number)]
+    others = [lane.gates[one.gate] for one in lane.waiting.values() if one.gate != gate.gate]
+    rejected = [rejection(one, "another model was promoted", name) for one in others]
+    return [plays, *_measurements(gate, lane, name, model.number), *rejected]
+
+
+def rebalanced(gate: Gate, lane: Lane, name: str, *, plays: bool) -> CurriculumRebalanced:
+    """How much the lane needs to be played after its candidate came to play, or did not."""
+    pairs = sum(gate.counts)
+    score = sum(n * i for i, n in enumerate(gate.counts)) / (pairs * (len(gate.counts) - 1)) if pairs else None
+    games = pairs * (2 if len(gate.counts) == 5 else 1)
+    value, terms = weight(score, games, lane.elo_steps, has_model=bool(lane.production) or plays, promoted=plays)
+    return CurriculumRebalanced(lane=name, weight=value, terms=terms)
 
 
 def _measurements(gate: Gate, lane: Lane, name: str, number: int) -> list[Fact]:

@@ -87,7 +87,7 @@ class Gate:
 @dataclass(frozen=True)
 class Lane:
     """Everything that `lifecycle` decides for a lane rests on this. `models` are the newest ones and those that may play or
-    be played against again; `numbered` is the number of the last one registered."""
+    be played against again; `numbered` is the number of the last one registered, `passed` are those that wait for a person."""
 
     models: dict[str, Model] = field(default_factory=dict)
     production: str = ""
@@ -100,11 +100,12 @@ class Lane:
     monitored: dict[str, int] = field(default_factory=dict)
     regressions: int = 0
     numbered: int = 0
+    passed: tuple[str, ...] = ()
 
     @property
     def waiting(self) -> dict[str, Model]:
         """Models that passed their gates and wait for a person."""
-        return {name: model for name, model in self.models.items() if model.state == "passed"}
+        return {name: self.models[name] for name in self.passed}
 
     @property
     def open_gates(self) -> list[Gate]:

@@ -89,11 +89,12 @@ class Everything:
     shards: dict[str, Shards] = field(default_factory=dict)
     by_hand: set[str] = field(default_factory=set)
 
-    def held_back(self, batch: Batch, now: datetime) -> bool:
-        """Whether the batch stays where it is until a person asks for it; not where it may vanish with its node."""
+    def held_back(self, batch: Batch) -> bool:
+        """Whether the batch stays where it is until a person asks for it; not where it may vanish with its node. Asked once
+        is asked: only its urgency ends."""
         node = self.nodes.get(batch.node, Node())
-        hastened = batch.hastened_until is not None and batch.hastened_until > now
-        return batch.lane in self.by_hand and not (hastened or batch.ephemeral or node.ephemeral or node.draining)
+        asked = batch.hastened_until is not None
+        return batch.lane in self.by_hand and not (asked or batch.ephemeral or node.ephemeral or node.draining)
 
 
 RELEASING_KEPT = 200

@@ -92,7 +92,7 @@ def _waiting(ctx: Context, picture: CustodyPicture) -> Iterator[tuple[float, str
     lease = timedelta(seconds=ctx.settings.lease_s)
     for name, batch in chain(picture.all.open.items(), picture.all.lost.items()):
         resting = batch.until is not None and ctx.now < batch.until - lease + _retry_at(batch)
-        if not _waits(batch) or resting or picture.all.held_back(batch, ctx.now):
+        if not _waits(batch) or resting or picture.all.held_back(batch):
             continue
         node = node_of(picture, batch.node)
         if node.lost_at is None:

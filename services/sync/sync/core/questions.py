@@ -42,7 +42,7 @@ def recommendations(ctx: Context, *, lane: str = "") -> list[Recommendation]:
             Recommendation(
                 name, batch.lane, batch.node, batch.state,
                 round(urgency(batch, node, ctx.now, ctx.settings.critical_s), 2), batch.games, round(age_s, 1),
-                ephemeral, batch.failures, _why(ctx, age_s, ephemeral, node.lost_at is not None, batch, picture.all.held_back(batch, ctx.now)),
+                ephemeral, batch.failures, _why(ctx, age_s, ephemeral, node.lost_at is not None, batch, picture.all.held_back(batch)),
                 batch.recorded_at,
             )
         )  # fmt: skip
