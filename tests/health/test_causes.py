@@ -7,7 +7,10 @@ from health_world import Watched, heart, lane, service
 
 from sparring.contracts.base import Fact
 from sparring.contracts.health import AlarmCleared, AlarmRaised
+from sparring.contracts.lanes import GateRules
+from sparring.contracts.lifecycle import GateDecided, ModelRejected
 from sparring.contracts.parts import Check
+from sparring.contracts.pipeline import LaneRegistered
 from sparring.contracts.sync import BatchAdmitted, BatchLost, BatchQuarantined
 from sparring.decider import Reading
 
@@ -64,3 +67,18 @@ def test_a_lane_whose_games_nobody_can_use_is_an_alarm(bad: int, good: int, loud
     assert bool(found) == loud
     if loud:
         assert "2 of its last 10" in found[0].text and "its node is gone" in found[0].text
+
+
+def test_a_model_that_waits_for_a_person_is_an_alarm_until_he_has_said_yes_or_no() -> None:
+    by_hand = lane().spec.model_copy(update={"auto": ("sync",)})
+    passed = GateDecided(lane="hex", gate="hex-g1", candidate="a" * 64, baseline="", iteration="hex-1", verdict="passed",
+                         reason="accepted_h1", counts=(0, 0, 1, 2, 3), statistics=None, rules=GateRules(), policy="p",
+                         settings_hash="s", by_hand=True)  # fmt: skip
+    one = Watched(LaneRegistered(lane="hex", spec=by_hand), passed)
+    one.hears(heart())
+    one.passes(2)
+    (alarm,) = raised(one, "promote-hex")
+    assert "spar step hex promote, or spar reject hex" in alarm.remedy
+    one.add(ModelRejected(lane="hex", model="a" * 64, gate="hex-g1", reason="x", iteration="hex-1"))
+    one.passes(2)
+    assert "promote-hex" in {fact.alarm for fact in one.of(AlarmCleared)}

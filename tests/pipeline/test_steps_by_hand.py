@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from played_loop import SHA, TRAINED, Loop, admitted, artifact, lane
+from played_loop import COMMANDS, SHA, TRAINED, Loop, admitted, artifact, lane
 
 from pipeline.core.by_hand import take_step
 from pipeline.core.iteration import ITERATION
@@ -102,6 +102,20 @@ def test_an_order_for_another_step_than_the_one_that_leads_on_is_refused_with_th
     assert isinstance(refused, StepRefused) and "the step that leads on is export" in refused.reason
 
 
+def test_a_step_without_a_program_is_refused_before_it_fails_the_iteration() -> None:
+    """A lane that only plays was told to export, and its iterations failed until its breaker opened."""
+    loop = Loop(lane(auto=("sync",), commands={"selfplay": COMMANDS["selfplay"]}))
+    story = given(ITERATION, *loop.of(IterationOpened)).when(take_step, taken("export"), picture=loop.context().picture)
+    (refused,) = story.then_types(StepRefused).outcome
+    assert isinstance(refused, StepRefused) and "commands.export is missing" in refused.reason
+
+
+def test_whether_a_model_plays_is_not_the_iterations_to_say() -> None:
+    own = [one.fact for one in waiting().facts if one.fact.entity == "iteration" and one.fact.id == "hex-1"]
+    (refused,) = given(ITERATION, *own).when(take_step, taken("promote")).then_types(StepRefused).outcome
+    assert isinstance(refused, StepRefused) and refused.reason.endswith("PromoteModel or RejectModel")
+
+
 def test_a_closed_iteration_takes_no_step_and_the_same_order_again_changes_nothing() -> None:
     opened = Loop().of(IterationOpened)
     story = given(ITERATION, *opened).when(take_step, taken("export"), settings=Settings()).then_types(StepOrdered)
@@ -120,7 +134,7 @@ def waiting() -> Loop:
 def test_a_model_that_passed_waits_for_a_person_for_as_long_as_it_takes() -> None:
     loop = waiting()
     for _ in range(3):
-        loop.tick(601)
+        loop.tick(86_401)
     assert loop.of(IterationClosed) == []
     assert [fact.stage for fact in loop.of(StageExtended)] == ["deciding"] * 3
     assert violations(loop.facts, EveryWaitHasADeadline) == []
@@ -131,7 +145,7 @@ def test_a_model_that_passed_waits_for_a_person_for_as_long_as_it_takes() -> Non
 def test_a_lane_that_promotes_by_itself_again_waits_for_lifecycle_to_do_so() -> None:
     loop = waiting()
     loop.add(LaneEdited(lane="hex", spec=lane(), changed=("auto",)))
-    loop.tick(601)
+    loop.tick(86_401)
     assert [fact.stage for fact in loop.of(StageExtended)] == ["deciding"] and loop.of(StageRetried) == []
 
 

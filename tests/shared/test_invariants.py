@@ -70,7 +70,7 @@ def seat(task: str, running: int, *freed: str) -> Any:
 
 
 def passed(counts: tuple[int, ...]) -> Any:
-    return a(GateDecided, gate="g", verdict="passed", counts=counts)
+    return a(GateDecided, gate="g", verdict="passed", counts=counts, baseline="")
 
 
 BROKEN: list[tuple[str, str, list[Fact]]] = [
@@ -78,6 +78,9 @@ BROKEN: list[tuple[str, str, list[Fact]]] = [
     ("NoEffectTwice", "TaskFinished of t a second time", [a(TaskFinished, task="t", superseded=False)] * 2),
     ("NoVerdictWithoutGames", "gate g passed without games", [passed((0, 0, 0))]),
     ("NoVerdictWithoutGames", "gate g never passed", [a(ModelPromoted, gate="g")]),
+    ("NoVerdictWithoutGames", "replaces another one than gate g measured", [
+        passed((1, 2, 3)), a(ModelPromoted, gate="g", previous="other"),
+    ]),
     ("LeasesAreDisjoint", "lane hex claimed while token 1 holds", [claimed("hex"), claimed("hex")]),
     ("LeasesAreDisjoint", "3 slots held, 2 are there", [claimed("a"), claimed("b"), claimed("c")]),
     ("LeasesAreDisjoint", "SlotRenewed with token 7", [claimed("hex"), a(SlotRenewed, lane="hex", token=7, until=SOON)]),
@@ -126,7 +129,7 @@ def test_a_sound_log_breaks_nothing() -> None:
         a(TransferFailed, batch="b"), a(TransferGranted, batch="b", until=SOON), admitted(), sealed("b", games=10),
         batch("c", 7), a(BatchQuarantined, batch="c", lane="hex", games=7), claimed("hex"),
         a(SlotRenewed, lane="hex", token=10, until=SOON), a(SlotReleased, lane="hex", token=10), claimed("hex"),
-        seat("a", 1), seat("b", 2), seat("c", 2, "a"), passed((1, 2, 3)), a(ModelPromoted, gate="g"),
+        seat("a", 1), seat("b", 2), seat("c", 2, "a"), passed((1, 2, 3)), a(ModelPromoted, gate="g", previous=""),
         batch("d", 5), a(BatchLost, batch="d", games=5), a(TransferGranted, batch="d", until=SOON), admitted("d", 5),
     )  # fmt: skip
     assert violations(log) == []

@@ -13,7 +13,8 @@ from stories import spar, tell
 from sparring.cli.status import _gate
 from sparring.contracts.base import Fact
 from sparring.contracts.health import ClusterSwitched, HealthScored, NodeJoined
-from sparring.contracts.lanes import LaneSpec, Step
+from sparring.contracts.lanes import GateRules, LaneSpec, Step
+from sparring.contracts.lifecycle import GateDecided, Lineage, ModelRegistered
 from sparring.contracts.parts import Artifact, Check, Term
 from sparring.contracts.pipeline import (
     CollectionFinished,
@@ -22,8 +23,8 @@ from sparring.contracts.pipeline import (
     LanePaused,
     LaneRegistered,
     LaneResumed,
-    PromotionAwaited,
     QualityRefused,
+    StageExtended,
     StageRetried,
     StepOrdered,
     TrainingStarted,
@@ -31,6 +32,7 @@ from sparring.contracts.pipeline import (
 from sparring.contracts.readings import ServiceBeat
 from sparring.contracts.sync import BatchAdmitted, BatchQuarantined, GamesRecorded
 from sparring.entity_store import EntityStore
+from sparring.lane_file import PROGRAMS
 from sparring.log import JetStreamLog
 from sparring.testing import at
 
@@ -38,7 +40,8 @@ AUTO = ("sync", "export", "train", "evaluate", "promote")
 
 
 def lane(**more: object) -> LaneRegistered:
-    spec = {"name": "hex", "game": "hex", "commands": {"selfplay": ("x", "{job}", "{out}")}, **more}
+    kinds = ("selfplay", *(step for step in PROGRAMS if "auto" in more))
+    spec = {"name": "hex", "game": "hex", "commands": dict.fromkeys(kinds, ("x", "{job}", "{out}")), **more}
     return LaneRegistered(lane="hex", spec=LaneSpec.model_validate(spec))
 
 
@@ -63,8 +66,22 @@ def by_hand(step: Step) -> Fact:
     return StepOrdered(iteration="hex-1", lane="hex", step=step, by="anna", deadline_at=at(900))
 
 
-def awaited() -> Fact:
-    return PromotionAwaited(iteration="hex-1", lane="hex", model="a" * 64, gate="hex-g1", deadline_at=at(900))
+def held() -> Fact:
+    check = Check(ok=True, games=1, positions=1, policy_coverage=1.0, mean_plies=10)
+    return GamesRecorded(batch="t-1", task="t", attempt=1, node="n1", bytes=1, check=check, lane="hex", games=1, positions=1,
+                         model="", sha256="a" * 64)  # fmt: skip
+
+
+def passed(model: str = "a" * 64, number: int = 1) -> list[Fact]:
+    lineage = Lineage(parent="", dataset="d" * 64, task="t", iteration="hex-1", code_version="1", settings_hash="s",
+                      slot_token=1)  # fmt: skip
+    artifact = Artifact(name="m", role="model", sha256=model, bytes=1, url="u")
+    return [
+        ModelRegistered(lane="hex", model=model, number=number, artifact=artifact, lineage=lineage, evidence={}),
+        GateDecided(lane="hex", gate=f"hex-g{number}", candidate=model, baseline="", iteration="hex-1", verdict="passed",
+                    reason="accepted_h1", counts=(0, 0, 1, 2, 3), statistics=None, rules=GateRules(), policy="p",
+                    settings_hash="s", by_hand=True),
+    ]  # fmt: skip
 
 
 async def after(nc: Client, *story: Fact) -> tuple[EntityStore, str]:
@@ -116,10 +133,11 @@ async def test_a_training_that_is_tried_again_waits_for_a_slot_and_says_what_end
 
 @pytest.mark.parametrize(("auto", "story", "step"), [
     (("sync",), [opened()], "export"),
-    (("export",), [opened()], "sync"),
+    (("export",), [opened(), held()], "sync"),
+    (("export",), [opened()], ""),
     (("sync", "export"), training()[:3], "train"),
     (("sync", "export"), [*training()[:3], by_hand("train")], ""),
-    (AUTO[:-1], [*training(), awaited()], "promote"),
+    (AUTO[:-1], [*training(), *passed()], "promote"),
     (AUTO, training()[:3], ""),
 ])  # fmt: skip
 async def test_a_step_that_a_lane_takes_by_hand_is_what_it_waits_for(
@@ -128,8 +146,38 @@ async def test_a_step_that_a_lane_takes_by_hand_is_what_it_waits_for(
     _, url = await after(nc, lane(auto=auto), *story)
     why = await asked(url, "why", "hex")
     assert ("by hand" in why) == bool(step)
-    assert not step or (f"{step} is not in the lane's auto" in why and f"spar step hex {step}" in why)
+    assert not step or f"spar step hex {step}" in why
     assert ("spar reject hex" in why) == (step == "promote")
+
+
+async def test_a_step_without_a_program_is_no_step_that_a_person_is_asked_to_take(nc: Client) -> None:
+    only_plays = LaneRegistered(lane="hex", spec=lane().spec.model_copy(update={"auto": ("sync",)}))
+    _, url = await after(nc, only_plays, opened())
+    assert "by hand" not in await asked(url, "why", "hex")
+
+
+async def test_models_that_wait_are_named_whatever_the_iteration_does_and_one_of_them_has_to_be(nc: Client) -> None:
+    """One that no iteration made, or whose iteration is over, was to be seen nowhere, and the remedy was refused."""
+    spec = lane(auto=AUTO[:-1])
+    _, url = await after(nc, spec, opened(), *passed(), *passed("b" * 64, 2))
+    why = await asked(url, "why", "hex")
+    for model in ("a" * 12, "b" * 12):
+        assert f"spar step hex promote --model {model}, or spar reject hex --model {model}" in why
+    code, text = await asyncio.to_thread(spar, "step", "hex", "promote", "--nats", url)
+    assert code == 2 and "there wait: " + "a" * 12 + ", " + "b" * 12 in text
+    code, text = await asyncio.to_thread(spar, "step", "hex", "train", "--model", "a", "--nats", url)
+    assert code == 2 and "goes with promote alone" in text
+    code, text = await asyncio.to_thread(spar, "reject", "nosuch", "--nats", url)
+    assert code == 2 and "not registered" in text
+
+
+async def test_a_step_that_was_ordered_waits_for_no_person_any_more(nc: Client) -> None:
+    extended = StageExtended(iteration="hex-1", lane="hex", stage="training", deadline_at=at(900),
+                             reason="a person paused the lane or steps by hand")  # fmt: skip
+    story = [*training()[:3], extended, by_hand("train"), training()[3]]
+    _, url = await after(nc, lane(auto=("sync",)), *story)
+    assert "a person" not in await asked(url, "why", "hex")
+    assert "a person" in await asked(url, "why", "hex", "--at", "5")
 
 
 async def test_collecting_says_how_far_it_is_what_was_refused_and_which_games_count_for_nothing(nc: Client) -> None:

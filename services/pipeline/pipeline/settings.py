@@ -15,7 +15,7 @@ RENEW_BUCKET_S = 30
 class Settings(ServiceSettings):
     """A stage that passes its deadline is tried again, then its iteration is closed as failed.
 
-    A training that gives way to others uses up no attempt, `most_interruptions` times. Data below `low_quality` holds
+    A model that passed waits for a person for `person_s`, and that is said again. A training that gives way to others uses up no attempt, `most_interruptions` times. Data below `low_quality` holds
     the lane's training back for `hold_s`.
     """
 
@@ -25,6 +25,7 @@ class Settings(ServiceSettings):
     train_s: float = Field(default=86_400.0, gt=0)
     evaluate_s: float = Field(default=7_200.0, gt=0)
     promote_s: float = Field(default=600.0, gt=0)
+    person_s: float = Field(default=86_400.0, gt=0)
     attempts: int = Field(default=3, ge=1)
     breaker_failures: int = Field(default=3, ge=1)
     breaker_s: float = Field(default=300.0, gt=0)

@@ -27,14 +27,14 @@ from sparring.contracts.selfplay_orch import BoostLane
 Reason = Annotated[str, typer.Option(help="Why; stands in the fact.")]
 
 
-def order(nats: str | None, data: str | None, *orders: Order) -> int:
+def order(nats: str | None, data: str | None, *orders: Order, expires_s: float | None = None) -> int:
     """Sends the orders and prints the facts they led to; returns how many led to none."""
 
     async def run() -> int:
         silent = 0
         async with Client(nats, data) as client:
             for one in orders:
-                facts = await client.ask(one)
+                facts = await client.ask(one, expires_s=expires_s)
                 silent += not facts
                 for fact in facts:
                     body = json.dumps(plain(fact.fact.model_dump(mode="json", exclude={"spec"})))

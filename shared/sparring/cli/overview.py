@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from sparring.contracts.lanes import LEAVES, Step
+from sparring.cli.holds import HELD, NEWEST, PASSED, held_back
 from sparring.reader import Reader
 from sparring.statistics.pool import rate_pool
 
-LANES = """
+LANES = f"""
 select l.lane, l.paused, l.paused_by, l.pause_reason, l.paused_at, l.spec, i.iteration, i.number, i.stage, i.step, i.ordered, i.since, i.awaits, i.owner, i.deadline_at,
     coalesce(b.produced, 0) games, coalesce(b.admitted, 0) admitted,
     coalesce((select sum(positions) from sync_batches s where s.lane = l.lane and s.state in ('admitted', 'retired')), 0)
         ::bigint positions,
+    {PASSED} passed, {HELD} held,
     m.model, m.number model_number, coalesce(c.weight, 1.0) weight, coalesce(s.share, 0.0) share,
     (select count(*) from pipeline_iterations p where p.lane = l.lane and p.outcome = 'promoted') promotions
 from pipeline_lanes l
-left join (select * from pipeline_iterations qualify row_number() over (partition by lane order by number desc) = 1) i
-    using (lane)
+left join {NEWEST} i using (lane)
 left join sync_balance b using (lane)
 left join (select lane, arg_max(model, number) model, max(number) number from lifecycle_models
     where state = 'production' group by lane) m using (lane)
@@ -81,52 +79,11 @@ def lanes(reader: Reader) -> list[dict[str, Any]]:
         row["elo_text"] = rating.text if rating else None
         row["model"] = f"{row['model_number']} {row['model'][:8]}" if row["model"] else "generation 0"
         # the cluster's switch stands below the table
-        holds = held_back(row, row)
+        holds = held_back(row)
         row["awaits"] = holds[0].what if holds else row["awaits"]
-        del row["spec"], row["ordered"]
+        for inner in ("spec", "ordered", "passed", "held"):
+            del row[inner]
     return rows
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Something that was decided against a lane's going on, how to take it back, and since when it stands."""
-
-    what: str
-    remedy: str
-    since: datetime | None = None
-
-
-def held_back(
-    lane: dict[str, Any], iteration: dict[str, Any] | None, cluster: dict[str, Any] | None = None
-) -> list[Hold]:
-    """Of rows of `pipeline_lanes`, of `pipeline_iterations` for its open iteration, and of `health_cluster`."""
-    found, name, spec = [], lane["lane"], lane["spec"]
-    if cluster is not None and cluster["state"] != "running":
-        why = f": {cluster['reason']}" if cluster["reason"] else ""
-        itself = "; it goes on by itself when the cause is gone" if cluster["automatic"] else ""
-        what = f"the cluster is {cluster['state']} by {cluster['by_whom']}{why}"
-        found.append(Hold(what, f"spar resume{itself}", cluster["at"]))
-    if not spec["enabled"]:
-        found.append(Hold("off: enabled = false", "set it to true in the lane file, then: spar lanes add FILE"))
-    if lane["paused"]:
-        why = f": {lane['pause_reason']}" if lane["pause_reason"] else ""
-        found.append(Hold(f"paused by {lane['paused_by']}{why}", f"spar resume {name}", lane["paused_at"]))
-    for step in by_hand(spec["auto"], iteration):
-        what = f"by hand: {step} is not in the lane's auto"
-        remedy = f"spar step {name} {step}" + (f", or spar reject {name}" if step == "promote" else "")
-        found.append(Hold(what, f'{remedy}; add "{step}" to auto in the lane file to have it always'))
-    return found
-
-
-def by_hand(auto: Sequence[str], iteration: dict[str, Any] | None) -> list[Step]:
-    """The steps that a person has to take before the iteration leaves what it waits for."""
-    if iteration is None or iteration["step"] is None:
-        return []
-    leads_on = LEAVES.get(iteration["step"])
-    wanted: list[Step] = ["sync"] if iteration["step"] == "games" else []
-    if leads_on is not None and leads_on not in (iteration["ordered"] or ()):
-        wanted.append(leads_on)
-    return [step for step in wanted if step not in auto]
 
 
 def nodes(reader: Reader, readings: Any) -> list[dict[str, Any]]:

@@ -63,7 +63,9 @@ def up(
     lanes: Annotated[Path, typer.Option(help="Lane file to register.")] = DEFAULT_LANES,
     once: Annotated[int, typer.Option(min=0, help="End after that many promotions, with a table.")] = 0,
     url: Annotated[str | None, typer.Option("--nats", help="Use this running server instead of an own one.")] = None,
-    manual: Annotated[bool, typer.Option("--manual", help="Start with every automatic step and switch off.")] = False,
+    manual: Annotated[
+        bool, typer.Option("--manual", help="People take every step behind sync, and the cluster's switch.")
+    ] = False,
 ) -> None:
     """Starts the whole loop here; Ctrl-C drains it, the next `spar up` goes on from the log."""
     specs = _specs(lanes, manual)
@@ -86,7 +88,8 @@ def up(
 
 def _specs(lanes: Path, manual: bool) -> list[LaneSpec]:
     specs = load_lanes(lanes)
-    return [spec.model_copy(update={"auto": ("sync",)}) for spec in specs] if manual else specs
+    by_hand = {spec.name: tuple(step for step in spec.auto if step == "sync") for spec in specs}
+    return [spec.model_copy(update={"auto": by_hand[spec.name]}) for spec in specs] if manual else specs
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import typer
 
 from sparring.cli import why_task
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, with_reader
-from sparring.cli.overview import Hold, held_back
+from sparring.cli.holds import Hold, held_back, standing
 from sparring.errors import BadInput, CannotAnswer
 from sparring.questions import ask
 from sparring.reader import Reader
@@ -85,14 +85,15 @@ async def of_lane(reader: Reader, lane: str) -> dict[str, Any]:
     current = reader.rows(CURRENT, [lane])
     now = current[0] if current else None
     begun = now is not None and now["stage"] != "closed"
-    one = reader.rows("from pipeline_lanes where lane = ?", [lane])[0]
+    one = standing(reader, lane)
+    assert one is not None
     cluster = next(iter(reader.rows("from health_cluster")), None)
     step = now["step"] if now else None
     nodes = {row["state"]: row["n"] for row in reader.rows(NODES)}
     return {
         "lane": lane,
         "paused": one["paused"],
-        "held_back": [asdict(hold) for hold in held_back(one, now, cluster)],
+        "held_back": [asdict(hold) for hold in held_back(one, cluster)],
         "now": now,
         "admitted": reader.rows(ADMITTED, [lane])[0] if step == "games" else None,
         "unusable": reader.rows(UNUSABLE, [lane, now["opened_at"]]) if begun and now else [],

@@ -83,14 +83,14 @@ class Orders:
             return "spooled"
         return "done"
 
-    async def ask(self, order: Order, *, within_s: float = 10.0) -> list[Recorded]:
+    async def ask(self, order: Order, *, within_s: float = 10.0, expires_s: float | None = None) -> list[Recorded]:
         """Sends the order and returns the facts that it led to; [] when it changed nothing within the time.
 
         Raises LogUnavailable when the server does not take the order.
         """
         log, pattern = JetStreamLog(await self._connected()), ref_of(order).pattern
         before = await log.last(pattern)
-        id = await self.publish(order)
+        id = await self.publish(order, expires_s=expires_s)
         end = asyncio.get_running_loop().time() + within_s
         while asyncio.get_running_loop().time() < end:
             found = [raw for raw in await log.load(pattern, before) if raw.headers.get(ORDER) == id]

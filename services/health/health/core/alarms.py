@@ -177,6 +177,10 @@ def of_lanes(ctx: Context, picture: HealthPicture) -> Iterator[Cause]:
         if lane.deadline_at is not None and ctx.now > lane.deadline_at + late:
             yield Cause(f"overdue-{token(name)}", name, "critical", f"{lane.iteration} waits past its deadline",
                         f"spar why {name}")  # fmt: skip
+        if lane.passed and lane.spec is not None and "promote" not in lane.spec.auto:
+            yield Cause(f"promote-{token(name)}", name, "warning",
+                        f"{len(lane.passed)} models passed their gates and wait for a person",
+                        f"spar why {name}; spar step {name} promote, or spar reject {name}")  # fmt: skip
         bad = lane.usable.count(False)
         if len(lane.usable) >= LEAST_JUDGED and bad > MOST_UNUSABLE * len(lane.usable):
             yield Cause(f"unusable-{token(name)}", name, "critical",

@@ -53,7 +53,7 @@ def gate(look: Look) -> Iterable[Action]:
             look,
             PromotionAwaited(
                 iteration=look.now.iteration, lane=look.now.lane, model=decided.candidate, gate=decided.gate,
-                deadline_at=look.until(look.ctx.settings.promote_s),
+                deadline_at=look.until(look.ctx.settings.person_s),
             ),
         )  # fmt: skip
         return

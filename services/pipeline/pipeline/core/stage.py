@@ -95,7 +95,7 @@ DEADLINES: dict[str, Callable[[Any], float]] = {
     "exporting": lambda settings: float(settings.export_s),
     "training": lambda settings: float(settings.train_s),
     "evaluating": lambda settings: float(settings.evaluate_s),
-    "deciding": lambda settings: float(settings.promote_s),
+    "deciding": lambda settings: float(settings.person_s),
 }
 
 

@@ -134,15 +134,15 @@ update pipeline_iterations set model = data->>'$.model' from facts
 where type = 'TrainingFinished' and pipeline_iterations.iteration = data->>'$.iteration'
 """
 
-# a stage that is entered anew has no reason and is at its first attempt
+# a stage that is entered anew has no reason and is at its first attempt; a step that was ordered waits for no person any more
 REASONS = """
 update pipeline_iterations set reason = r.reason, attempt = coalesce(r.attempt, pipeline_iterations.attempt)
 from (
     select data->>'$.iteration' iteration, arg_max_null(data->>'$.reason', sequence) reason,
         arg_max(case when type in ('StageRetried', 'TrainingInterrupted') then (data->>'$.attempt')::bigint
-            when type in ('StageExtended', 'IterationClosed') then null else 1 end, sequence) attempt
+            when type in ('StageExtended', 'IterationClosed', 'StepOrdered') then null else 1 end, sequence) attempt
     from facts where type in ('StageRetried', 'StageExtended', 'TrainingInterrupted', 'IterationOpened', 'CollectionFinished',
-        'ExportFinished', 'TrainingFinished', 'PromotionAwaited', 'IterationClosed') group by 1
+        'ExportFinished', 'TrainingFinished', 'PromotionAwaited', 'IterationClosed', 'StepOrdered') group by 1
 ) r
 where pipeline_iterations.iteration = r.iteration
 """
@@ -199,7 +199,7 @@ LOOP = ReadModel(
         on(CollectionFinished, sql=COLLECTED),
         on(ExportFinished, sql=EXPORTED),
         on(TrainingFinished, sql=TRAINED),
-        on(*ENTERED, StageRetried, StageExtended, TrainingInterrupted, sql=REASONS),
+        on(*ENTERED, StageRetried, StageExtended, StepOrdered, TrainingInterrupted, sql=REASONS),
         on(QualityRefused, sql=REFUSED),
         on(StepOrdered, QualityRefused, sql=ORDERED),
         on(IterationClosed, sql=CLOSED),
