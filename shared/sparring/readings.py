@@ -23,6 +23,8 @@ from sparring.streams import TELEMETRY
 
 KEPT_S = 900.0
 SWEEP_S = 60.0
+# what is older proves nothing about now
+REMEMBERED_S = 30.0
 
 
 @dataclass(slots=True)
@@ -45,8 +47,23 @@ class Readings:
         self.broken = 0
 
     async def listen(self, nc: Client, subjects: Sequence[str]) -> None:
+        """From here on what is said is heard; what was said just before is taken from the server, if it can say it now."""
         for subject in subjects:
             await nc.subscribe(subject, cb=self._hear)
+        self._started = self._connected = time.monotonic()
+        with contextlib.suppress(LogUnavailable):
+            await self._remember(nc, subjects)
+
+    async def _remember(self, nc: Client, subjects: Sequence[str]) -> None:
+        """As old as the server's clock says, whatever this machine's says."""
+        found = [one for subject in subjects for one in await stored(nc, subject)]
+        if not found:
+            return
+        now, clock = await JetStreamLog(nc, stream=TELEMETRY).now(), time.monotonic()
+        for subject, data, at in found:
+            age_s = max(0.0, (now - at).total_seconds())
+            if age_s <= REMEMBERED_S:
+                self._last.setdefault(subject, _Heard(type(data), b"", clock - age_s, data))
 
     def reconnected(self) -> None:
         """Silence before this moment proves nothing."""

@@ -18,7 +18,7 @@ from sparring.contracts.parts import FACTORS, Level, TaskSpec
 from sparring.contracts.pipeline import IterationOpened, LaneRegistered
 from sparring.contracts.readings import Heartbeat, Resources, RunningTask
 from sparring.contracts.selfplay_orch import ReportTaskFinished, ReportTaskStarted, RequestTask
-from sparring.decider import Action, Append, Context, Reading, Recorded, Send
+from sparring.decider import Action, Append, Context, Reading, Recorded, Send, Watch
 from sparring.subjects import Ref, ref_of
 from sparring.testing import at
 
@@ -43,6 +43,7 @@ class World:
         self.sent: list[Order] = []
         # every other node that joined beats, lists what it runs and has room
         self.silent: set[str] = set()
+        self.watch = Watch(1_000.0, 1_000.0)
 
     def _well(self) -> dict[str, Reading]:
         running: dict[str, list[tuple[str, int]]] = {}
@@ -59,7 +60,7 @@ class World:
             f"tel.{node}.heartbeat": Reading(beat, self.now - heard_at) for node, (beat, heard_at) in self.beats.items()
         }
         return Context(now=at(self.now), settings=self.settings, picture=picture or self.picture,
-                       read_to=len(self.log), readings=heard if readings is None else readings)  # fmt: skip
+                       read_to=len(self.log), readings=heard if readings is None else readings, watch=self.watch)  # fmt: skip
 
     def tell(self, *facts: Fact) -> None:
         """Appends facts, and the picture hears them."""

@@ -103,7 +103,7 @@ def test_a_question_without_the_readings_that_it_needs_is_refused_and_never_allo
     world.beat().after(31)
     with pytest.raises(CannotAnswer, match="31 s old"):
         can_spawn(world.context(), kind="selfplay", node="n1")
-    with pytest.raises(CannotAnswer, match="of each node that would do"):
+    with pytest.raises(CannotAnswer, match="of each node that would do are unknown: there is no fresh one, "):
         can_schedule(world.context(), kind="selfplay", lane="hex")
     with pytest.raises(CannotAnswer, match="no node is healthy"):
         estimate(World().lane("hex").context(), kind="selfplay", lane="hex")

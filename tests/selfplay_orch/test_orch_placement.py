@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from hypothesis import given as any_given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from sparring.contracts.selfplay_orch import (
     TaskDenied,
     TaskRequested,
 )
-from sparring.decider import Recorded
+from sparring.decider import Recorded, Watch
 from sparring.testing import at
 
 
@@ -180,6 +181,66 @@ def test_a_node_that_is_not_heard_gets_nothing_though_nobody_declared_it_lost() 
     assert {fact.node for fact in world.facts(TaskAssigned)} == {"n1", "n2"}
 
 
+def silent_world(nodes: int, seats: int = 1) -> World:
+    """Nodes of which nobody hears anything."""
+    world = World().lane("hex")
+    for number in range(nodes):
+        world.join(f"n{number}", seats=seats)
+    world.silent |= set(world.picture.all.nodes)
+    return world
+
+
+@pytest.mark.parametrize("watch", [Watch(1_000.0, 0.5), Watch(0.5, 1_000.0)], ids=["started", "connected again"])
+def test_a_planner_that_has_just_begun_to_listen_writes_no_denials_and_places_once_nodes_beat(watch: Watch) -> None:
+    world = silent_world(5).request("x", "export")
+    world.watch = watch
+    world.plan()
+    assert world.facts(TaskDenied) == world.facts(TaskAssigned) == []
+    answer = can_spawn("export", "n1", world.context())
+    assert (answer.allowed, answer.reason, answer.actual, answer.limit) == (False, "listening too short", 0.5, 30.0)
+    world.silent.clear()
+    world.after(2).plan()
+    assert {fact.node for fact in world.facts(TaskAssigned)} == {f"n{number}" for number in range(5)}
+    assert "x" in world.running("export") and world.reasons() == []
+
+
+def test_unheard_nodes_are_one_denial_of_a_kind_and_say_for_how_long_they_were_silent() -> None:
+    world = silent_world(20).request("x", "export").request("y", "export")
+    for number in range(5):
+        world.beat(f"n{number}")
+    for _ in range(5):
+        world.after(31).plan()
+    denied = {fact.kind: fact for fact in world.facts(TaskDenied)}
+    assert len(world.facts(TaskDenied)) == 2
+    assert (denied["selfplay"].node, denied["selfplay"].lane) == ("", "")
+    assert (denied["export"].node, denied["export"].lane) == ("", "hex")
+    for fact in denied.values():
+        assert (fact.reason, fact.limit) == ("no fresh reading", 30.0) and fact.actual >= 31
+        assert [(term.name, term.value) for term in fact.terms] == [("nodes: no fresh reading", 20)]
+    assert denied["selfplay"].actual == 1_000, (
+        "a node that was never heard was silent for as long as it was listened for"
+    )
+
+
+def test_a_silent_node_beside_others_that_are_denied_costs_at_most_four_facts_a_minute() -> None:
+    """The rate and the silence are both true of the kind, in turns."""
+    world = World().join("n0", seats=1).join("n1", seats=12).lane("hex")
+    world.silent.add("n0")
+    for moment in range(180):
+        for task in world.running() if moment % 14 == 0 else ():
+            world.start(task).finish(task)
+        world.after(1).plan()
+    assert {reason for _, reason in world.reasons()} == {"no fresh reading", "spawn rate"}
+    assert len(world.reasons()) <= 12
+
+
+def test_what_forbids_everything_is_said_before_the_silence_of_a_node() -> None:
+    world = silent_world(3)
+    switch(world, "paused")
+    world.plan()
+    assert world.reasons() == [("selfplay", "cluster paused")]
+
+
 def test_a_grant_carries_the_readings_and_their_age() -> None:
     world = World().join(seats=1).lane("hex").beat().after(3)
     world.plan()
@@ -246,6 +307,19 @@ def test_a_waiting_task_that_fits_nowhere_idles_nothing() -> None:
     assert len(world.running("selfplay")) == 2
 
 
+@pytest.mark.parametrize("first", ["hex", "ttt"])
+def test_what_one_lane_was_refused_holds_for_another_but_not_for_what_is_its_own(first: str) -> None:
+    world = World().join().lane("hex", enabled=False).lane("ttt", enabled=False).beat(memory=0.9)
+    world.tell(health.BreakerOpened(breaker="kind-hex-train", scope="kind", lane="hex", kind="train", failures=5, limit=5,
+                                    times=1, until=at(600), reason="exit code 1"))  # fmt: skip
+    for lane in (first, {"hex": "ttt", "ttt": "hex"}[first]):
+        world.after(0.1).request(f"t-{lane}", "train", lane=lane)
+    world.plan()
+    assert {fact.lane: fact.reason for fact in world.facts(TaskDenied)} == {"hex": "breaker", "ttt": "memory"}
+    world.beat(memory=0.5).after(2).plan()
+    assert world.running("train") == ["t-ttt"]
+
+
 # ---- the spawn rate
 
 
@@ -294,6 +368,21 @@ def planned(queued: int) -> float:
 def test_a_plan_grows_with_the_tasks_that_wait_not_with_their_square() -> None:
     # ten times the tasks take about five times as long; a plan that compared them with each other would take a hundred times
     assert planned(5_000) < 30 * min(planned(500) for _ in range(3))
+
+
+def planned_in_silence(lanes: int) -> float:
+    """Seconds of CPU that a plan takes over 500 nodes that nobody hears, and an export that waits in each lane."""
+    world = silent_world(500).request("x", "export")
+    for number in range(1, lanes):
+        world.lane(f"lane{number}").request(f"x{number}", "export", lane=f"lane{number}")
+    context, began = world.context(), time.process_time()
+    plan(context)
+    return time.process_time() - began
+
+
+def test_a_plan_over_nodes_that_are_not_heard_costs_the_same_for_one_lane_and_for_fifty() -> None:
+    # fifty times the lanes take about twice as long; a plan that asked each lane at each node would take fifty times
+    assert min(planned_in_silence(50) for _ in range(3)) < 8 * min(planned_in_silence(1) for _ in range(3))
 
 
 STEPS = st.lists(

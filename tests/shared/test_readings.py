@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
 from nats.aio.client import Client
 
 from sparring.contracts.readings import ServiceBeat
-from sparring.readings import Readings
+from sparring.errors import LogUnavailable
+from sparring.log.interface import Raw
+from sparring.log.jetstream import JetStreamLog
+from sparring.readings import Readings, stored
+from sparring.streams import TELEMETRY
 from sparring.testing import eventually
 
 BEAT = ServiceBeat(service="sync", replica="0", build="1", contracts="c", leader=True, position=1, log_end=1, handled=0,
@@ -46,3 +55,65 @@ async def test_ages_are_as_of_the_look(nc: Client) -> None:
     first = view["tel.svc-sync-0.heartbeat"].age_s
     assert view["tel.svc-sync-0.heartbeat"].age_s == first
     await eventually(lambda: readings.now()["tel.svc-sync-0.heartbeat"].age_s > first)
+
+
+async def said_before(nc: Client) -> datetime:
+    """A beat that the server has, and when the server's clock says it came."""
+    await nc.publish("tel.svc-sync-0.heartbeat", BEAT.model_dump_json().encode())
+    await eventually(lambda: stored(nc))
+    return (await stored(nc))[0][2]
+
+
+def at_the_server(monkeypatch: pytest.MonkeyPatch, now: datetime) -> None:
+    async def told(_: JetStreamLog) -> datetime:
+        return now
+
+    monkeypatch.setattr(JetStreamLog, "now", told)
+
+
+async def test_what_was_said_just_before_is_known_at_once_and_as_old_as_the_server_says(
+    nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = await said_before(nc)
+    assert timedelta() <= await JetStreamLog(nc, stream=TELEMETRY).now() - at < timedelta(seconds=30)
+    at_the_server(monkeypatch, at + timedelta(seconds=20))
+    readings, others = Readings(), Readings()
+    await readings.listen(nc, ("tel.*.heartbeat",))
+    await others.listen(nc, ("tel.*.progress",))
+    known = readings.now()["tel.svc-sync-0.heartbeat"]
+    assert known.data == BEAT and 20 <= known.age_s < 25
+    assert len(others.now()) == 0
+
+
+async def test_what_was_said_long_before_is_no_reading_of_now(nc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = await said_before(nc)
+    at_the_server(monkeypatch, at + timedelta(seconds=31))
+    readings = Readings()
+    await readings.listen(nc, ("tel.*.heartbeat",))
+    assert len(readings.now()) == 0
+
+
+async def test_a_process_listens_from_when_it_subscribed_and_not_from_its_start(
+    nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It restores its pictures before: a node is not silent for as long as that took."""
+    clock = time.monotonic()
+    monkeypatch.setattr("sparring.readings.time", SimpleNamespace(monotonic=lambda: clock))
+    readings = Readings()
+    clock += 40
+    await readings.listen(nc, ())
+    watch = readings.watch(True)
+    assert (watch.connected_s, watch.started_s) == (0.0, 0.0)
+
+
+async def test_a_server_that_can_not_say_what_was_said_keeps_nobody_from_listening(
+    nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuses(_: JetStreamLog, __: str) -> list[Raw]:
+        raise LogUnavailable("no answer")
+
+    monkeypatch.setattr(JetStreamLog, "last_of_each", refuses)
+    readings = Readings()
+    await readings.listen(nc, ("tel.*.heartbeat",))
+    await nc.publish("tel.svc-sync-0.heartbeat", BEAT.model_dump_json().encode())
+    await eventually(lambda: len(readings.now()) == 1)

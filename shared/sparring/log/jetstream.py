@@ -225,11 +225,18 @@ class JetStreamLog:
         """The sequence before the first message that is still there: up to it the log was purged."""
         return max(0, int((await self._state())["first_seq"]) - 1)
 
+    async def now(self) -> datetime:
+        """What time it is where messages are stamped."""
+        return stamp(str((await self._info())["ts"]))
+
     async def _state(self) -> dict[str, Any]:
-        answer = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", b"", None)
+        return dict((await self._info())["state"])
+
+    async def _info(self) -> dict[str, Any]:
+        answer: dict[str, Any] = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", b"", None)
         if "error" in answer:
             raise LogUnavailable(f"stream {self._stream}: {answer['error'].get('description')}")
-        return dict(answer["state"])
+        return answer
 
     async def follow(self, after: int, filters: Sequence[str] = ()) -> AsyncIterator[list[Raw]]:
         feed = Feed(self._nc, self._stream, after, filters)

@@ -12,9 +12,12 @@ from selfplay_orch.core.look import Look
 from selfplay_orch.settings import KindRules
 from sparring.contracts.lanes import KindNeeds, LaneSpec
 from sparring.contracts.parts import TaskSpec, Term
-from sparring.decider import Context, Reading
+from sparring.decider import Context
 
 UNHEARD = "no fresh reading"
+# silence proves nothing to a process that could not have heard for so long
+TOO_EARLY = "listening too short"
+SILENT = (UNHEARD, TOO_EARLY)
 STOPPED_BY = {
     "running": (),
     "paused": ("selfplay", "train", "tune"),
@@ -145,7 +148,7 @@ def _resources(look: Look, wish: Wish, name: str, node: Node) -> Iterator[Denial
     yield from _lifetime(look, wish, node)
     if wish.gpu and not node.gpus:
         yield Denial("GPU", 0.0, 1.0, 5)
-    beat, settings = _fresh(look, name), look.settings
+    beat, settings = look.fresh(name), look.settings
     if beat is None:
         # the last check says so
         return
@@ -185,16 +188,16 @@ def _pressure(look: Look, wish: Wish, _: str, __: Node) -> Iterator[Denial]:
         yield Denial("back-pressure", float(look.lane_seats[wish.lane]), float(most), 6)
 
 
-def _fresh(look: Look, name: str) -> Reading | None:
-    beat = look.beat(name)
-    return beat if beat is not None and beat.age_s <= look.settings.reading_known_s else None
-
-
 def _heard(look: Look, _: Wish, name: str, __: Node) -> Iterator[Denial]:
     """No check may pass for want of a number: a node that does not beat may be gone, and health too."""
-    if _fresh(look, name) is None:
-        beat = look.beat(name)
-        yield Denial(UNHEARD, round(beat.age_s, 1) if beat is not None else 0.0, look.settings.reading_known_s, 7)
+    if look.fresh(name) is not None:
+        return
+    beat, listened_s, limit = look.beat(name), look.listened_s, look.settings.reading_known_s
+    if listened_s < limit:
+        yield Denial(TOO_EARLY, round(listened_s, 1), limit, 7)
+    else:
+        # a node without any reading was silent for as long as this process listens, at least
+        yield Denial(UNHEARD, round(beat.age_s if beat is not None else listened_s, 1), limit, 7)
 
 
 Check = Callable[[Look, Wish, str, Node], Iterator[Denial]]

@@ -39,7 +39,8 @@ class Taken:
 
 
 class Look:
-    """`taken` are running seats per node, `running` their number per kind, `lane_seats` those of self-play per lane."""
+    """`taken` are running seats per node, `running` their number per kind, `lane_seats` those of self-play per lane;
+    `listened_s` is for how long this process could have heard a node."""
 
     def __init__(self, ctx: Context) -> None:
         self.ctx, self.now = ctx, ctx.now
@@ -57,6 +58,7 @@ class Look:
         self.placed = 0
         self.nodes = len(self.index.usable)
         self.seats: int = self.index.seats
+        self.listened_s = min(ctx.watch.connected_s, ctx.watch.started_s)
         self._left: dict[str, int] = {}
 
     @property
@@ -137,6 +139,11 @@ class Look:
     def beat(self, node: str) -> Reading | None:
         reading = self.ctx.readings.get(f"tel.{token(node)}.heartbeat")
         return reading if reading is not None and isinstance(reading.data, Heartbeat) else None
+
+    def fresh(self, node: str) -> Reading | None:
+        """The node's last beat, if it is not too old to count."""
+        beat = self.beat(node)
+        return beat if beat is not None and beat.age_s <= self.settings.reading_known_s else None
 
     def heard_at(self, reading: Reading) -> datetime:
         return self.now - timedelta(seconds=reading.age_s)

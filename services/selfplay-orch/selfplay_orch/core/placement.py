@@ -5,13 +5,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from selfplay_orch.core.admission import Denial, first_no, readings_of, seat_limit, seat_no, wish_of
+from selfplay_orch.core.admission import TOO_EARLY, UNHEARD, Denial, first_no, readings_of, seat_limit, seat_no, wish_of
 from selfplay_orch.core.index import Wish
-from selfplay_orch.core.limits import NODE, QUOTA, Quota, Seats, denial_key, spawn_rate_left, without
+from selfplay_orch.core.limits import NODE, QUOTA, Quota, Seats, Standing, denial_key, spawn_rate_left, without
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.task import TASK, Task
 from sparring.contracts.base import Fact
@@ -21,9 +21,11 @@ from sparring.decider import Action, Append
 from sparring.subjects import Ref
 
 OWN = "selfplay-orch"
-# gone in a second: not worth a fact
-PASSING = ("cool-down",)
+# gone in a second, or with the next beat: not worth a fact
+PASSING = ("cool-down", TOO_EARLY)
 REFUSED = timedelta(seconds=1)
+# what another lane would perhaps not be told
+FOR_ONE_LANE = {"breaker", "back-pressure", "expected life"}
 
 
 def place_requested(look: Look) -> Iterable[Action]:
@@ -105,8 +107,8 @@ class Refusal:
 
 def best_node(look: Look, wish: Wish, avoid: str = "") -> tuple[str, Denial | None, tuple[Term, ...]]:
     """The node with the most room of those that pass every check; else the denial that came furthest."""
-    known = look.index.hopeless.get(wish)
-    if known is not None and look.now < known.until:
+    known = _remembered(look, wish)
+    if known is not None:
         node, denial = _asked_again(look, wish, known, avoid)
         return (node, denial, ()) if node or denial else ("", _refused(look, wish, known), known.terms)
     reasons: Counter[str] = Counter({f"node {state}": n for state, n in look.index.states.items()
@@ -131,8 +133,21 @@ def best_node(look: Look, wish: Wish, avoid: str = "") -> tuple[str, Denial | No
     terms = tuple(Term(name=f"nodes: {one}", value=count) for one, count in sorted(reasons.items()))
     refusal = Refusal(look.now + REFUSED, look.index.version, furthest, where, terms)
     if not furthest.everywhere:
-        look.index.hopeless[wish] = refusal
+        look.index.hopeless[wish if reasons.keys() & FOR_ONE_LANE else replace(wish, lane="")] = refusal
     return "", _refused(look, wish, refusal), terms
+
+
+def _remembered(look: Look, wish: Wish) -> Refusal | None:
+    """What the last scan for the wish came to, or one for another lane that has the same needs: nodes that nobody hears are
+    not asked for each lane anew."""
+    own: Refusal | None = look.index.hopeless.get(wish)
+    lane = look.all.lanes.get(wish.lane)
+    if own is not None and look.now < own.until:
+        return own
+    if lane is not None and (wish.kind in lane.breakers or lane.factor(wish.kind) <= 0):
+        return None
+    any_lanes: Refusal | None = look.index.hopeless.get(replace(wish, lane=""))
+    return any_lanes if any_lanes is not None and look.now < any_lanes.until else None
 
 
 def _by_preference(look: Look, wish: Wish) -> Iterator[str]:
@@ -245,11 +260,8 @@ def deny(look: Look, kind: str, node: str, lane: str, denial: Denial, terms: tup
         return
     look.said.add((kind, lane, node))
     known = look.picture.quota(kind).denied.get(key)
-    if known is not None and known.reason == denial.reason:
-        lifted_at = look.all.placed_at.get(f"{kind} {key}")
-        lifted = lifted_at is not None and lifted_at > known.at
-        if not lifted or (look.now - known.at).total_seconds() < look.settings.deny_again_s:
-            return
+    if known is not None and not _news(look, known, denial, look.all.placed_at.get(f"{kind} {key}")):
+        return
     fact = TaskDenied(kind=kind, node=node, lane=lane, reason=denial.reason, actual=denial.actual, limit=denial.limit,
                       terms=terms)  # fmt: skip
     ref = QUOTA.ref(kind)
@@ -259,3 +271,12 @@ def deny(look: Look, kind: str, node: str, lane: str, denial: Denial, terms: tup
         return [fact] if quota.denied.get(key) == known else []
 
     yield Append([(QUOTA, kind)], decide)
+
+
+def _news(look: Look, known: Standing, denial: Denial, lifted_at: datetime | None) -> bool:
+    """Whether the denial says more than the one that was said last."""
+    said_s = (look.now - known.at).total_seconds()
+    if known.reason == denial.reason:
+        return lifted_at is not None and lifted_at > known.at and said_s >= look.settings.deny_again_s
+    # some nodes are silent while the others deny for a reason of their own: the two would take turns, a fact each time
+    return denial.reason != UNHEARD or said_s >= look.settings.reading_known_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from selfplay_orch.core import admission
-from selfplay_orch.core.admission import UNHEARD, Answer, first_no, wish_for
+from selfplay_orch.core.admission import SILENT, Answer, first_no, wish_for
 from selfplay_orch.core.durations import LEAST
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.placement import best_node
@@ -46,16 +46,19 @@ def can_spawn(ctx: Context, *, kind: str, node: str) -> Answer:
     if node not in look.all.nodes:
         raise BadInput(f"node = {node!r} never joined; there are: {', '.join(sorted(look.all.nodes)) or 'none'}")
     answer = admission.can_spawn(kind, node, ctx)
-    if answer.reason == UNHEARD:
+    if answer.reason in SILENT:
         raise CannotAnswer(unknown(look, node))
     return answer
 
 
 def unknown(look: Look, node: str) -> str:
     """Where the facts forbid nothing, and the readings of the node, or '' of every node that would do, are missing or old."""
-    beat, limit = look.beat(node) if node else None, look.settings.reading_known_s
+    beat, limit = look.beat(node), look.settings.reading_known_s
     where = f"of node {node}" if node else "of each node that would do"
-    age = "there is none" if beat is None else f"the last one is {beat.age_s:.0f} s old"
+    if not node:
+        age = "there is no fresh one"
+    else:
+        age = "there is none" if beat is None else f"the last one is {beat.age_s:.0f} s old"
     return (
         f"nothing in the facts forbids it, but disk, memory and CPU {where} are unknown: {age}, "
         f"readings count for {limit:g} s and are not kept; ask about now while the node beats"
@@ -68,7 +71,7 @@ def can_schedule(ctx: Context, *, kind: str, lane: str, seconds: float | None = 
     look = Look(ctx)
     spec = spec_of(look, kind, lane)
     node, denial, _ = best_node(look, wish_for(kind, spec))
-    if denial is not None and denial.reason == UNHEARD:
+    if denial is not None and denial.reason in SILENT:
         raise CannotAnswer(unknown(look, ""))
     if denial is not None:
         return Slotting(False, "", denial.reason, denial.actual, denial.limit)
@@ -146,6 +149,6 @@ def _told(look: Look, kind: str, lane: str, spec: LaneSpec, node: str) -> OnNode
     denial = first_no(look, wish_for(kind, spec), node, look.all.nodes[node])
     if denial is None:
         return OnNode(kind, (), True)
-    if denial.reason == UNHEARD:
+    if denial.reason in SILENT:
         return OnNode(kind, (), False, unknown(look, node), unknown=True)
     return OnNode(kind, (), False, denial.reason, denial.actual, denial.limit)

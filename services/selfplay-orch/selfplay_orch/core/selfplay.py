@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from selfplay_orch.core.admission import Denial, first_no, is_open, wish_for
+from selfplay_orch.core.admission import SILENT, UNHEARD, Denial, first_no, is_open, wish_for
 from selfplay_orch.core.cluster import Lane, Node
 from selfplay_orch.core.index import BENCHED, Wish
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.placement import deny, placement
 from selfplay_orch.core.shares import FEW_GAMES, quota
-from sparring.contracts.parts import TaskSpec
+from sparring.contracts.parts import TaskSpec, Term
 from sparring.decider import Action
 from sparring.task_specs import task_spec
 
@@ -53,8 +53,17 @@ class Turns:
 
 
 def fill(look: Look) -> Iterable[Action]:
-    """One task per node and round, until nothing is free or the call has placed enough."""
+    """One task per node and round, until nothing is free or the call has placed enough; what all lanes and all silent nodes
+    are told is said once."""
     yield from _stopped(look)
+    silent: list[Denial] = []
+    yield from _rounds(look, silent)
+    if silent:
+        longest = max(silent, key=lambda one: one.actual)
+        yield from deny(look, KIND, "", "", longest, _counted(look))
+
+
+def _rounds(look: Look, silent: list[Denial]) -> Iterable[Action]:
     lanes = {name: lane for name, lane in look.all.lanes.items() if lane.wants}
     if not lanes:
         return
@@ -69,7 +78,9 @@ def fill(look: Look) -> Iterable[Action]:
                 return
             choice, denial = _choose(look, turns, lanes, node_name)
             if not choice:
-                if denial is not None and denial.reason not in USUAL:
+                if denial is not None and denial.reason in SILENT:
+                    silent.append(denial)
+                elif denial is not None and denial.reason not in USUAL:
                     yield from deny(look, KIND, "" if denial.everywhere else node_name, "", denial)
                 if denial is not None and denial.everywhere:
                     return
@@ -85,6 +96,12 @@ def fill(look: Look) -> Iterable[Action]:
         open_ = sorted(still, key=lambda name: (len(look.taken.get(name)) / max(1, look.all.nodes[name].seats), name))
 
 
+def _counted(look: Look) -> tuple[Term, ...]:
+    """How many usable nodes are silent, whether this call asked them or not."""
+    silent = sum(look.fresh(name) is None for name in look.index.usable)
+    return (Term(name=f"nodes: {UNHEARD}", value=silent),)
+
+
 def _stopped(look: Look) -> Iterable[Action]:
     for name, lane in look.all.lanes.items():
         if lane.plays and lane.factor(KIND) <= 0:
@@ -97,6 +114,9 @@ def _stopped(look: Look) -> Iterable[Action]:
 
 def _choose(look: Look, turns: Turns, lanes: dict[str, Lane], node_name: str) -> tuple[str, Denial | None]:
     node = look.all.nodes[node_name]
+    if look.fresh(node_name) is None:
+        # every lane is told the same there
+        return "", first_no(look, Wish(KIND), node_name, node)
     first: Denial | None = None
     for name in turns.order():
         spec = lanes[name].spec
