@@ -16,7 +16,15 @@ from selfplay_orch.core.limits import BOOST, Boost, boost
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.selfplay import Turns
 from selfplay_orch.core.shares import deficit, momentum, quota, shares
-from sparring.contracts.lifecycle import CurriculumRebalanced, ModelPromoted, ModelRolledBack
+from sparring.contracts.lanes import GateRules
+from sparring.contracts.lifecycle import (
+    CurriculumRebalanced,
+    GateDecided,
+    ModelPromoted,
+    ModelRejected,
+    ModelRolledBack,
+    Statistics,
+)
 from sparring.contracts.parts import Artifact, Check
 from sparring.contracts.pipeline import LanePaused, LaneRegistered, LaneResumed
 from sparring.contracts.selfplay_orch import (
@@ -348,3 +356,21 @@ def test_an_ephemeral_node_gets_shorter_tasks() -> None:
     world.start(first).finish(first, seconds=10, games=100)
     world.after(20).plan()
     assert world.picture.all.tasks[world.running()[0]].spec.work == {"games": 300}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("plays", [True, False])
+def test_a_model_that_waits_for_a_person_improves_its_lane_only_when_it_comes_to_play(plays: bool) -> None:
+    world = World().lane("hex")
+    found = Statistics(llr=3, lower=-3, upper=3, elo=80, elo_low=40, elo_high=120, los=1, pairs=100, games=200)
+    world.tell(GateDecided(lane="hex", gate="g1", candidate=SHA, baseline="", iteration="hex-1", verdict="passed", by_hand=True,
+                           reason="accepted_h1", counts=(1, 2, 3, 4, 5), statistics=found, rules=GateRules(), policy="p",
+                           settings_hash="s"))  # fmt: skip
+    lane = world.picture.all.lanes["hex"]
+    assert lane.verdicts == () and lane.elo_gains == ()
+    world.after(5)
+    model = Artifact(name="m", role="model", sha256=SHA, bytes=1)
+    world.tell(
+        ModelPromoted(lane="hex", model=SHA, number=1, previous="", gate="g1", artifact=model, iteration="hex-1", by="anna")
+        if plays else ModelRejected(lane="hex", model=SHA, gate="g1", reason="x", iteration="hex-1")
+    )  # fmt: skip
+    assert lane.verdicts == (plays,) and lane.elo_gains == ((at(5), 80.0 if plays else 0.0),)

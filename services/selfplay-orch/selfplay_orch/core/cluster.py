@@ -9,6 +9,8 @@ from selfplay_orch.core.limits import Boost
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.parts import THROTTLED_BY, Artifact
 
+VERDICTS_KEPT = 10
+
 
 @dataclass
 class Breaker:
@@ -47,7 +49,7 @@ class Node:
 @dataclass
 class Lane:
     """`played` are games that self-play reported, `games` and `positions` those admitted; `served` is the lane's place in
-    the fair order of self-play."""
+    the fair order of self-play; `waiting` are the Elo gains of gates whose models wait for a person."""
 
     spec: LaneSpec | None = None
     paused: bool = False
@@ -72,6 +74,11 @@ class Lane:
     boost: Boost = field(default_factory=Boost)
     served: float = 0.0
     breakers: dict[str, Breaker] = field(default_factory=dict)
+    waiting: dict[str, float] = field(default_factory=dict)
+
+    def judged(self, at: datetime, gain: float, *, passed: bool) -> None:
+        self.verdicts = (*self.verdicts, passed)[-VERDICTS_KEPT:]
+        self.elo_gains = (*self.elo_gains, (at, gain))[-VERDICTS_KEPT:]
 
     def factor(self, kind: str) -> float:
         """The strictest back-pressure on the kind, in [0, 1]; 0 stops it."""

@@ -34,7 +34,6 @@ from sparring.contracts.selfplay_orch import (
 )
 from sparring.decider import Recorded
 
-VERDICTS_KEPT = 10
 GATES_KEPT = 20
 LIVES_KEPT = 20
 STOPPING_KEPT_S = 900.0
@@ -310,8 +309,11 @@ class WorkPicture:
 
     def _models(self, recorded: Recorded) -> None:
         match recorded.fact:
-            case lifecycle.ModelPromoted(lane=lane, artifact=artifact):
+            case lifecycle.ModelPromoted(lane=lane, artifact=artifact, gate=gate):
                 self.lane(lane).model = artifact
+                self._answered(lane, gate, recorded.at, plays=True)
+            case lifecycle.ModelRejected(lane=lane, gate=gate):
+                self._answered(lane, gate, recorded.at, plays=False)
             case lifecycle.ModelRolledBack(lane=lane, artifact=back):
                 self.lane(lane).model = back
             case lifecycle.GateOpened(lane=lane, gate=gate):
@@ -320,11 +322,20 @@ class WorkPicture:
                 self.index.recheck_lane(lane)
             case lifecycle.GateDecided(lane=lane) as fact:
                 one, passed = self.lane(lane), fact.verdict == "passed"
-                one.verdicts = (*one.verdicts, passed)[-VERDICTS_KEPT:]
                 gain = fact.statistics.elo if passed and fact.statistics else 0.0
-                one.elo_gains = (*one.elo_gains, (recorded.at, gain))[-VERDICTS_KEPT:]
+                if fact.by_hand:
+                    one.waiting[fact.gate] = gain
+                else:
+                    one.judged(recorded.at, gain, passed=passed)
             case lifecycle.CurriculumRebalanced(lane=lane, weight=weight):
                 self.lane(lane).weight = weight
+
+    def _answered(self, lane: str, gate: str, at: datetime, *, plays: bool) -> None:
+        """A person has said whether a model that passed its gate is to play."""
+        one = self.lane(lane)
+        if gate in one.waiting:
+            gain = one.waiting.pop(gate)
+            one.judged(at, gain if plays else 0.0, passed=plays)
 
     def _data(self, recorded: Recorded) -> None:
         match recorded.fact:
