@@ -139,7 +139,7 @@ def best_node(look: Look, wish: Wish, avoid: str = "") -> tuple[str, Denial | No
 
 def _remembered(look: Look, wish: Wish) -> Refusal | None:
     """What the last scan for the wish came to, or one for another lane that has the same needs: nodes that nobody hears are
-    not asked for each lane anew."""
+    not asked for each lane anew. From then on each wish remembers for itself which changed nodes it has asked."""
     own: Refusal | None = look.index.hopeless.get(wish)
     lane = look.all.lanes.get(wish.lane)
     if own is not None and look.now < own.until:
@@ -147,7 +147,10 @@ def _remembered(look: Look, wish: Wish) -> Refusal | None:
     if lane is not None and (wish.kind in lane.breakers or lane.factor(wish.kind) <= 0):
         return None
     any_lanes: Refusal | None = look.index.hopeless.get(replace(wish, lane=""))
-    return any_lanes if any_lanes is not None and look.now < any_lanes.until else None
+    if any_lanes is None or look.now >= any_lanes.until:
+        return None
+    own = look.index.hopeless[wish] = replace(any_lanes)
+    return own
 
 
 def _by_preference(look: Look, wish: Wish) -> Iterator[str]:
@@ -174,16 +177,20 @@ def _by_preference(look: Look, wish: Wish) -> Iterator[str]:
 
 def _asked_again(look: Look, wish: Wish, known: Refusal, avoid: str) -> tuple[str, Denial | None]:
     """The first of the nodes that changed since the refusal and pass now."""
+    avoided = False
     for name in look.index.touched_since(known.version):
         node = look.all.nodes[name]
         if name == avoid or not node.usable:
+            avoided |= node.usable
             continue
         denial = first_no(look, wish, name, node)
         if denial is None:
             return name, None
         if denial.everywhere:
             return "", denial
-    known.version = look.index.version
+    if not avoided:
+        # a task that avoids another node may have it
+        known.version = look.index.version
     return "", None
 
 
