@@ -25,7 +25,6 @@ from nats.js.errors import NotFoundError, ObjectNotFoundError
 from nats.js.object_store import ObjectStore
 
 from sparring import clock
-from sparring.ending import ended
 from sparring.errors import ArtifactMissing, BadInput, DependencyDown, HashMismatch
 from sparring.pace import Paced
 from sparring.streams import ARTIFACTS
@@ -113,17 +112,6 @@ def _drafted(to: Path) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
 
 
-class _Counted:
-    """A file object that says whether anything came."""
-
-    def __init__(self, sink: Any) -> None:
-        self._sink, self.writes = sink, 0
-
-    def write(self, data: bytes) -> int:
-        self.writes += 1
-        return int(self._sink.write(data))
-
-
 def _named(url: str) -> str:
     return url.rstrip("/").rpartition("/")[2]
 
@@ -180,18 +168,25 @@ class JetStreamStore:
         return sink.sha256, sink.bytes
 
     async def _read(self, url: str, sink: Any) -> None:
-        """Raises StoreUnavailable when nothing comes: nats-py would wait for ever for chunks that are gone."""
-        counted, objects = _Counted(sink), await self._objects()
-        reading = asyncio.create_task(objects.get(_named(url), writeinto=counted))  # type: ignore[arg-type]
+        """The content's chunks in their order. Raises StoreUnavailable when nothing comes: nats-py's own `get` waits for
+        chunks that are gone for ever, and cancelled it leaves its consumer behind."""
+        info = await (await self._objects()).get_info(_named(url))
+        if not info.size:
+            return
+        subject = f"$O.{self._bucket}.C.{info.nuid}"
+        chunks = await self._js.subscribe(subject, stream=self._stream, ordered_consumer=True)
         try:
-            while not reading.done():
-                before = counted.writes
-                await asyncio.wait((reading,), timeout=self._silent_s)
-                if not reading.done() and counted.writes == before:
-                    raise StoreUnavailable(f"{url}: nothing came for {self._silent_s:g} s; part of it may be gone")
-            reading.result()
+            more = True
+            while more:
+                message = await chunks.next_msg(timeout=self._silent_s)
+                await asyncio.to_thread(sink.write, message.data)
+                more = message.metadata.num_pending > 0
+        except nats.errors.TimeoutError as error:
+            gone = f"{url}: nothing came for {self._silent_s:g} s; part of it may be gone"
+            raise StoreUnavailable(gone) from error
         finally:
-            await ended(reading)
+            with suppress(nats.errors.Error):
+                await chunks.unsubscribe()
 
     async def delete(self, url: str) -> None:
         name = _named(url)

@@ -54,6 +54,12 @@ async def test_content_whose_parts_are_gone_is_not_waited_for_without_an_end(
         async with asyncio.timeout(20):
             await (store.digest(url) if how == "digest" else store.get(url, tmp_path / "back"))
     assert not (tmp_path / "back").exists() and not list(tmp_path.glob(".back*"))
+    assert not nc._subs or all("$O" not in one.subject for one in nc._subs.values())
+
+    async def left() -> bool:
+        return (await nc.jetstream().stream_info("OBJ_ARTIFACTS")).state.consumer_count == 0
+
+    await eventually(left, within_s=30, what="nobody listens for the chunks any more")
 
 
 async def test_missing_content_is_named(store: ArtifactStore, tmp_path: Path) -> None:

@@ -177,20 +177,16 @@ def _by_preference(look: Look, wish: Wish) -> Iterator[str]:
 
 def _asked_again(look: Look, wish: Wish, known: Refusal, avoid: str) -> tuple[str, Denial | None]:
     """The first of the nodes that changed since the refusal and pass now."""
-    avoided = False
     for name in look.index.touched_since(known.version):
         node = look.all.nodes[name]
         if name == avoid or not node.usable:
-            avoided |= node.usable
             continue
         denial = first_no(look, wish, name, node)
         if denial is None:
             return name, None
         if denial.everywhere:
             return "", denial
-    if not avoided:
-        # a task that avoids another node may have it
-        known.version = look.index.version
+    known.version = look.index.version
     return "", None
 
 
