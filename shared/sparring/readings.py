@@ -51,12 +51,14 @@ class Readings:
         for subject in subjects:
             await nc.subscribe(subject, cb=self._hear)
         self._started = self._connected = time.monotonic()
-        with contextlib.suppress(LogUnavailable):
-            await self._remember(nc, subjects)
+        for subject in subjects:
+            with contextlib.suppress(LogUnavailable):
+                await self._remember(nc, subject)
 
-    async def _remember(self, nc: Client, subjects: Sequence[str]) -> None:
-        """As old as the server's clock says, whatever this machine's says."""
-        found = [one for subject in subjects for one in await stored(nc, subject)]
+    async def _remember(self, nc: Client, pattern: str) -> None:
+        """As old as the server's clock says, whatever this machine's says. Raises LogUnavailable, also for more than the
+        1,024 subjects that the server lists at once: so large a fleet is heard anew within seconds."""
+        found = await stored(nc, pattern)
         if not found:
             return
         now, clock = await JetStreamLog(nc, stream=TELEMETRY).now(), time.monotonic()

@@ -12,7 +12,7 @@ from stories import spar, tell
 
 from sparring.cli.status import _gate
 from sparring.contracts.base import Fact
-from sparring.contracts.health import ClusterSwitched, HealthScored, NodeJoined
+from sparring.contracts.health import ClusterSwitched, HealthScored, NodeJoined, NodeLost
 from sparring.contracts.lanes import GateRules, LaneSpec, Step
 from sparring.contracts.lifecycle import GateDecided, Lineage, ModelRegistered
 from sparring.contracts.parts import Artifact, Check, Term
@@ -30,7 +30,7 @@ from sparring.contracts.pipeline import (
     TrainingStarted,
 )
 from sparring.contracts.readings import ServiceBeat
-from sparring.contracts.sync import BatchAdmitted, BatchQuarantined, GamesRecorded
+from sparring.contracts.sync import BatchAdmitted, BatchQuarantined, GamesRecorded, SyncHastened
 from sparring.entity_store import EntityStore
 from sparring.lane_file import PROGRAMS
 from sparring.log import JetStreamLog
@@ -70,6 +70,11 @@ def held() -> Fact:
     check = Check(ok=True, games=1, positions=1, policy_coverage=1.0, mean_plies=10)
     return GamesRecorded(batch="t-1", task="t", attempt=1, node="n1", bytes=1, check=check, lane="hex", games=1, positions=1,
                          model="", sha256="a" * 64)  # fmt: skip
+
+
+def joined() -> Fact:
+    return NodeJoined(node="n1", boot="b", build="1", compatible=True, ephemeral=False, tags=(), kinds=(), machine="n1",
+                      cores=8, memory_bytes=2**35, gpus=(), seats=2)  # fmt: skip
 
 
 def passed(model: str = "a" * 64, number: int = 1) -> list[Fact]:
@@ -135,6 +140,8 @@ async def test_a_training_that_is_tried_again_waits_for_a_slot_and_says_what_end
     (("sync",), [opened()], "export"),
     (("export",), [opened(), held()], "sync"),
     (("export",), [opened()], ""),
+    (("export",), [opened(), held(), SyncHastened(batch="t-1", until=at(600))], ""),
+    (("export",), [opened(), held(), joined(), NodeLost(node="n1", boot="b", reason="silent", silent_s=20, limit_s=20)], ""),
     (("sync", "export"), training()[:3], "train"),
     (("sync", "export"), [*training()[:3], by_hand("train")], ""),
     (AUTO[:-1], [*training(), *passed()], "promote"),

@@ -16,7 +16,8 @@ PASSED = """(select list({'model': p.model, 'number': p.number, 'at': p.changed_
     where p.lane = l.lane and p.state = 'passed')"""
 # batches that a lane which is synced by hand keeps where they are
 HELD = """(select count(*) from sync_batches s left join health_nodes n using (node) where s.lane = l.lane
-    and s.state = 'recorded' and not coalesce(n.ephemeral, false) and coalesce(n.state, '') <> 'draining')"""
+    and s.state = 'recorded' and not s.asked and not coalesce(n.ephemeral, false)
+    and coalesce(n.state, 'healthy') in ('healthy', 'suspected'))"""
 STANDING = f"""
 select l.*, i.iteration, i.step, i.ordered, i.outcome, {PASSED} passed, {HELD} held
 from pipeline_lanes l left join {NEWEST} i using (lane) where l.lane = ?

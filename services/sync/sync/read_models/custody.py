@@ -9,6 +9,7 @@ from sparring.contracts.sync import (
     DatasetRefused,
     DatasetSealed,
     GamesRecorded,
+    SyncHastened,
     TransferFailed,
     TransferGranted,
 )
@@ -18,7 +19,7 @@ TABLES = """
 create table if not exists sync_batches (
     batch varchar primary key, lane varchar, task varchar, node varchar, state varchar, games bigint, positions bigint,
     bytes bigint, model varchar, sha256 varchar, url varchar, reason varchar, recorded_at timestamptz,
-    changed_at timestamptz
+    changed_at timestamptz, asked boolean
 );
 create table if not exists sync_datasets (
     iteration varchar primary key, lane varchar, dataset varchar, games bigint, positions bigint, new_games bigint,
@@ -41,8 +42,12 @@ RECORDED = """
 insert or ignore into sync_batches
 select data->>'$.batch', data->>'$.lane', data->>'$.task', data->>'$.node', 'recorded', (data->>'$.games')::bigint,
     (data->>'$.positions')::bigint, (data->>'$.bytes')::bigint, data->>'$.model', data->>'$.sha256', null, null,
-    "at", "at"
+    "at", "at", false
 from facts where type = 'GamesRecorded'
+"""
+
+ASKED = """
+update sync_batches set asked = true from facts where type = 'SyncHastened' and sync_batches.batch = data->>'$.batch'
 """
 
 STATES = """
@@ -79,7 +84,7 @@ select sequence, data->>'$.iteration', data->>'$.lane', data->>'$.reason', "at" 
 
 CUSTODY = ReadModel(
     "sync",
-    3,
+    4,
     TABLES,
     [
         on(GamesRecorded, sql=RECORDED),
@@ -87,6 +92,7 @@ CUSTODY = ReadModel(
             TransferGranted, TransferFailed, BatchStored, BatchAdmitted, BatchQuarantined, BatchLost, BatchRetired,
             sql=STATES,
         ),
+        on(SyncHastened, sql=ASKED),
         on(DatasetSealed, sql=SEALED),
         on(DatasetRefused, sql=REFUSED),
     ],
