@@ -194,10 +194,14 @@ async def test_work_in_ones_own_process_is_a_task_with_evidence_or_with_the_exce
         return found if len(found) == 4 else []
 
     done = await eventually(finished)
-    assert [one.evidence for one in done] == [{"rows": 3}, {"counted": 1}, {"counted": 2}, {"blocking": True}]
-    assert done[0].files[0].role == "report" and done[0].node.startswith("outside-")
+    # a report that overtook its start is told again later: tasks of their own have no order
+    by_evidence = {json.dumps(one.evidence): one for one in done}
+    assert set(by_evidence) == {'{"rows": 3}', '{"counted": 1}', '{"counted": 2}', '{"blocking": true}'}
+    first = by_evidence['{"rows": 3}']
+    assert first.files[0].role == "report" and first.node.startswith("outside-")
     failed = await eventually(lambda: two(client))
-    assert "ZeroDivisionError" in failed[0].reason and "evidence" in failed[1].reason
+    assert sorted("ZeroDivisionError" in one.reason for one in failed) == [False, True]
+    assert sorted("evidence" in one.reason for one in failed) == [False, True]
     assert all(one.retry_at is None for one in failed) and len(await facts(client, TaskAbandoned)) == 2
 
 
