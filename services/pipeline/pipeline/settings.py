@@ -15,8 +15,8 @@ RENEW_BUCKET_S = 30
 class Settings(ServiceSettings):
     """A stage that passes its deadline is tried again, then its iteration is closed as failed.
 
-    A model that passed waits for a person for `person_s`, and that is said again. A training that gives way to others uses up no attempt, `most_interruptions` times. Data below `low_quality` holds
-    the lane's training back for `hold_s`.
+    A model that passed waits for a person for `person_s`, and that is said again. A training that gives way to others uses
+    up no attempt, `most_interruptions` times. Data below `low_quality` holds the lane's training back for `hold_s`.
     """
 
     collect_s: float = Field(default=7_200.0, gt=0)
