@@ -18,8 +18,7 @@ def promote(order: PromoteModel, lane: Lane, ctx: Context) -> list[Fact]:
 
 def let_go(gate: str, lane: Lane, ctx: Context, name: str) -> list[Fact]:
     """The lane promotes by itself again: the model that waits after this gate plays."""
-    still = any(model.gate == gate for model in lane.waiting.values())
-    return _plays(lane.gates[gate], lane, ctx, name) if still else []
+    return _plays(lane.gates[gate], lane, ctx, name) if gate in lane.passed.values() else []
 
 
 def reject(order: RejectModel, lane: Lane, ctx: Context) -> list[Fact]:  # noqa: ARG001
@@ -38,10 +37,10 @@ def _plays(gate: Gate, lane: Lane, ctx: Context, name: str, by: str = "") -> lis
 
 def _waiting(order: PromoteModel | RejectModel, lane: Lane) -> Gate | ModelOrderRefused:
     """The gate of the model that the order names, of those that wait for a person."""
-    matching = [model for name, model in lane.waiting.items() if name.startswith(order.model)]
+    matching = [gate for model, gate in lane.passed.items() if model.startswith(order.model)]
     if len(matching) == 1:
-        return lane.gates[matching[0].gate]
+        return lane.gates[matching[0]]
     which = f"{order.model!r} names" if order.model else "there are"
-    all_of_them = ", ".join(name[:12] for name in lane.waiting) or "none"
+    all_of_them = ", ".join(name[:12] for name in lane.passed) or "none"
     reason = f"{which} {len(matching)} models that passed their gate and wait for a person; there wait: {all_of_them}"
     return ModelOrderRefused(lane=order.lane, order=type(order).__name__, by=order.by, reason=reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lifecycle.core.evolve import regressed
-from lifecycle.core.production import before, by_hand, promotion, rebalanced, rejection
+from lifecycle.core.production import before, by_hand, outdated, promotion, rebalanced, rejection
 from lifecycle.core.state import Gate, Lane, Task
 from lifecycle.core.verdict import POLICY, Verdict, statistics, verdict
 from sparring.contracts.base import Fact
@@ -242,5 +242,5 @@ def _rolled_back(name: str, lane: Lane, ctx: Context, to: str, by: str, reason: 
     """A candidate that beats the model which is taken back would say nothing about the one that plays then."""
     artifact = lane.models[to].artifact if to else None
     back = ModelRolledBack(lane=name, model=lane.production, to=to, artifact=artifact, by=by, reason=reason)
-    rejected = [rejection(lane.gates[one.gate], "its baseline was rolled back", name) for one in lane.waiting.values()]
-    return [*superseded(lane, ctx, name, "its baseline was rolled back"), *rejected, back]
+    why = "its baseline was rolled back"
+    return [*superseded(lane, ctx, name, why), *outdated(lane, name, why), back]

@@ -93,18 +93,17 @@ def _bounded(lane: Lane) -> Lane:
 def _passed(lane: Lane, model: str, gate: str) -> Lane:
     if model not in lane.models:
         return lane
-    models = lane.models | {model: replace(lane.models[model], state="passed", gate=gate)}
-    return replace(lane, models=models, passed=(*lane.passed, model))
+    return replace(_state(lane, model, "passed"), passed=lane.passed | {model: gate})
 
 
 def _answered(lane: Lane, model: str, *, plays: bool) -> Lane:
     """A person has said whether a model that passed is to play: only then it is a step of the lane."""
     if model not in lane.passed:
         return lane
-    gate = lane.gates[lane.models[model].gate]
+    gate = lane.gates[lane.passed[model]]
     found = statistics(gate.counts, gate.rules)
     lane = _stepped(lane, found.elo if found is not None else None, plays=plays)
-    return replace(lane, passed=tuple(one for one in lane.passed if one != model))
+    return replace(lane, passed={one: gate for one, gate in lane.passed.items() if one != model})
 
 
 def _stepped(lane: Lane, elo: float | None, *, plays: bool) -> Lane:
@@ -115,7 +114,7 @@ def _with(lane: Lane, gate: Gate) -> Lane:
     gates = lane.gates | {gate.gate: gate}
     closed = [name for name, one in gates.items() if one.closed]
     if len(closed) > CLOSED_KEPT:
-        needed = {one.gate for one in lane.waiting.values()}
+        needed = set(lane.passed.values())
         closed = [name for name in closed if name not in needed]
     for name in closed[:-CLOSED_KEPT]:
         gates = {key: value for key, value in gates.items() if key != name}

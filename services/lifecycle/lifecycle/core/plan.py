@@ -126,8 +126,9 @@ def plan(ctx: Context) -> Sequence[Action]:
         for gate in lane.open_gates:
             actions += apart(LANE, name, partial(_gate, ctx, name, spec, gate, picture))
         if lane.passed and spec is not None and "promote" in spec.auto:
-            waits = max(lane.waiting.values(), key=lambda model: model.number)
-            actions.append(_append(name, waits.iteration, partial(let_go, waits.gate, ctx=ctx, name=name)))
+            waits = max(lane.passed, key=lambda model: lane.models[model].number)
+            let = partial(let_go, lane.passed[waits], ctx=ctx, name=name)
+            actions.append(_append(name, lane.models[waits].iteration, let))
         actions += apart(LANE, name, partial(_regressed, ctx, name, lane))
     return actions
 

@@ -27,6 +27,11 @@ def rejection(gate: Gate, reason: str, name: str) -> ModelRejected:
     return ModelRejected(lane=name, model=gate.candidate, gate=gate.gate, reason=reason, iteration=gate.iteration)
 
 
+def outdated(lane: Lane, name: str, why: str, but: str = "") -> list[Fact]:
+    """Rejects models that wait for a person: they were measured against one that plays no more."""
+    return [rejection(lane.gates[gate], why, name) for gate in lane.passed.values() if gate != but]
+
+
 def promotion(gate: Gate, lane: Lane, name: str, by: str = "") -> list[Fact]:
     """The candidate plays from now on; others that wait for a person were measured against what played before."""
     model = lane.models[gate.candidate]
@@ -40,9 +45,8 @@ def promotion(gate: Gate, lane: Lane, name: str, by: str = "") -> list[Fact]:
         iteration=gate.iteration,
         by=by,
     )
-    others = [lane.gates[one.gate] for one in lane.waiting.values() if one.gate != gate.gate]
-    rejected = [rejection(one, "another model was promoted", name) for one in others]
-    return [plays, *_measurements(gate, lane, name, model.number), *rejected]
+    late = outdated(lane, name, "another model was promoted", but=gate.gate)
+    return [plays, *_measurements(gate, lane, name, model.number), *late]
 
 
 def rebalanced(gate: Gate, lane: Lane, name: str, *, plays: bool) -> CurriculumRebalanced:

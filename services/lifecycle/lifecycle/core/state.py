@@ -16,14 +16,13 @@ ModelState = Literal["evaluating", "passed", "production", "superseded", "reject
 
 @dataclass(frozen=True)
 class Model:
-    """A registered model; `gate` is the one that it passed, while a person has not said whether it is to play."""
+    """A registered model."""
 
     number: int
     artifact: Artifact
     iteration: str
     task: str
     state: ModelState = "evaluating"
-    gate: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Gate:
 @dataclass(frozen=True)
 class Lane:
     """Everything that `lifecycle` decides for a lane rests on this. `models` are the newest ones and those that may play or
-    be played against again; `numbered` is the number of the last one registered, `passed` are those that wait for a person."""
+    be played against again; `numbered` is the number of the last one registered, `passed` leads from those that wait for a person to their gates."""
 
     models: dict[str, Model] = field(default_factory=dict)
     production: str = ""
@@ -100,12 +99,7 @@ class Lane:
     monitored: dict[str, int] = field(default_factory=dict)
     regressions: int = 0
     numbered: int = 0
-    passed: tuple[str, ...] = ()
-
-    @property
-    def waiting(self) -> dict[str, Model]:
-        """Models that passed their gates and wait for a person."""
-        return {name: self.models[name] for name in self.passed}
+    passed: dict[str, str] = field(default_factory=dict)
 
     @property
     def open_gates(self) -> list[Gate]:
