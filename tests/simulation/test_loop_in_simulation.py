@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 
+from sparring.contracts.health import NodeJoined, NodeLost, NodeSuspected
 from sparring.contracts.lifecycle import GateDecided, ModelPromoted
 from sparring.contracts.pipeline import IterationClosed
 from sparring.invariants import violations
 from sparring.simulation import Cluster
-from sparring.simulation.setup import quick
+from sparring.simulation.setup import COARSE, quick
+from sparring.simulation.timeline import START
 
 DIGEST = """
 import hashlib
@@ -73,3 +75,18 @@ def test_a_log_that_is_not_kept_holds_what_is_not_read_yet_and_changes_nothing()
         longest = max(longest, len(dropped.ledger.facts))
     assert dropped.ledger.end == kept.ledger.end == len(kept.ledger.facts) > 4_000
     assert longest < 2_000
+
+
+def test_a_coarse_pace_notices_a_dead_node_as_early_as_the_clock_of_production() -> None:
+    """Health looks every 31 s then; that a node is heard, suspected and lost is looked for when it can be."""
+    cluster = Cluster(quick(nodes=4, pace=COARSE))
+    cluster.run(70)
+    agent = cluster.agents["n2"]
+    joined = [one for one in cluster.ledger.facts if isinstance(one.fact, NodeJoined) and one.fact.node == "n2"]
+    assert (joined[0].at - START).total_seconds() - agent.boot_at < 2
+    agent.die(disk_lost=False)
+    cluster.run(30)
+    noticed = {type(one.fact): (one.at - START).total_seconds() - agent.gone_at
+               for one in cluster.ledger.facts if isinstance(one.fact, NodeSuspected | NodeLost)}  # fmt: skip
+    assert 5 <= noticed[NodeSuspected] <= 12
+    assert 15 <= noticed[NodeLost] <= 27

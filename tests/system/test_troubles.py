@@ -36,6 +36,8 @@ spec.loader.exec_module(stories)
 FULL = os.environ.get("SPARRING_TROUBLES") == "full"
 WINDOW_S = 0.2
 AT_ONCE = 4
+# how often at least a planner acts in its story, where that is seldom: the one of the slots ends one lease
+ACTS = {"training-slots": 1, "health": 3}
 
 
 @dataclass
@@ -157,6 +159,8 @@ def troubles(service: str, folder: Path) -> dict[str, Awaitable[Counter[str]]]:
         found[f"append {number} unanswered"] = unanswered(service, folder / f"evt{number}", b"PUB evt.", number)
         for point in ("decided", "appended", "reacted"):
             nth = number if point != "reacted" else number - 1
+            if point == "reacted" and nth > ACTS.get(service, nth):
+                continue
             found[f"asleep at {point}:{nth}"] = slept(service, folder / f"{point}{nth}", f"{point}:{nth}")
     if service not in stories.SILENT:
         found["order unanswered"] = unanswered(service, folder / "cmd", b"PUB cmd.", 1)
@@ -175,6 +179,9 @@ async def test_a_service_in_trouble_ends_as_if_there_had_been_none(service: str,
             return await work
 
     ends = await asyncio.gather(*(one(work) for work in found.values()), return_exceptions=True)
-    for name, end in zip(found, ends, strict=True):
-        assert isinstance(end, Counter), f"{name}: {end!r}"
-        assert end == wanted, f"{name}: lost {wanted - end}, doubled {end - wanted}"
+    wrong = [
+        f"{name}: lost {wanted - end}, doubled {end - wanted}" if isinstance(end, Counter) else f"{name}: {end!r}"
+        for name, end in zip(found, ends, strict=True)
+        if end != wanted
+    ]
+    assert not wrong, "\n".join(wrong)

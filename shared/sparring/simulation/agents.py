@@ -175,11 +175,13 @@ class Agent:
         for outcome in list(self.spool.values()):
             self._send(outcome)
         self._empty_mailbox()
+        self.cluster.node_moved()
 
     def die(self, *, disk_lost: bool) -> None:
         """Gone at once; without its disk the games and outcomes on it are lost."""
         now = self.cluster.timeline.now
         self.gone_at = min(self.gone_at, now)
+        self.cluster.node_moved()
         for one in self.running.values():
             if one.working:
                 self._account(one, wasted=True)
@@ -199,6 +201,7 @@ class Agent:
             return
         self.draining = True
         self.changed()
+        self.cluster.node_moved()
         for one in list(self.running.values()):
             self._stop(one, "the node drains")
         self.cluster.timeline.after(1.0, self._leave, self.boot, self.cluster.timeline.now + grace_s, then_s, disk_lost)
@@ -218,12 +221,14 @@ class Agent:
     def cut_off(self) -> None:
         if self.reachable:
             self.cut_at = self.cluster.timeline.now
+            self.cluster.node_moved()
 
     def rejoin(self) -> None:
         """The partition is over: what the spool kept is sent, what was ordered meanwhile arrives."""
         if not self.alive or self.cut_at == math.inf:
             return
         self.cut_at = math.inf
+        self.cluster.node_moved()
         for outcome in list(self.spool.values()):
             if self.cluster.answered(outcome):
                 self.seen(outcome)
@@ -429,7 +434,7 @@ class Agent:
             return False
         fact = one.fact
         if one.order != outcome.id:
-            attempt = getattr(fact, "attempt", outcome.attempt)
+            attempt = vars(fact).get("attempt", outcome.attempt)
             if type(fact).__name__ not in outcome.names or attempt < outcome.attempt:
                 return False
         self.seen(outcome)

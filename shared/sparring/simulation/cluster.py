@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -64,6 +65,7 @@ class Cluster:
         self._answers: dict[Ref, list[tuple[Agent, Outcome]]] = {}
         self._letters: dict[str, Message] = {}
         self._numbers = 0
+        self._wakes: set[tuple[str, int]] = set()
         self._on: dict[type[Fact], Callable[[Recorded], None]] = {
             SlotRenewed: self._on_renewed,
             BatchRetired: self._on_retired,
@@ -110,6 +112,20 @@ class Cluster:
             if self.watcher is not None:
                 self.watcher.look()
         self._tick_later(replica)
+
+    def node_moved(self) -> None:
+        """A node came, was cut off or went: whoever is woken by that looks at the full second when something follows."""
+        for name, seconds in self.setup.pace.woken.items():
+            for moment in (math.ceil(self.timeline.now) + one for one in seconds):
+                if (name, moment) not in self._wakes:
+                    self._wakes.add((name, moment))
+                    self.timeline.at(moment, self._wake, name, moment)
+
+    def _wake(self, name: str, moment: int) -> None:
+        self._wakes.discard((name, moment))
+        for replica in self.replicas[name]:
+            replica.hear()
+            replica.plan()
 
     def boot(self, agent: Agent, life: int) -> None:
         """Starts the agent, unless it has lived on since that life."""

@@ -86,7 +86,7 @@ class Ledger:
             entity.sequence = self.end
             if because.order:
                 entity.orders.add(because.order)
-            entity.said[type(fact).__name__] = getattr(fact, "attempt", None)
+            entity.said[type(fact).__name__] = vars(fact).get("attempt")
             done.append(one)
         self.facts += done
         self._on_append(done)

@@ -72,7 +72,8 @@ class Replica:
         self.source = f"{service.name}/{self.name}"
         self.handlers = Handlers(service)
         self.artifacts, self.hearing = cluster.store, self
-        self.tick_s = cluster.setup.pace.tick_s or service.tick_s
+        pace = cluster.setup.pace
+        self.tick_s = pace.ticks.get(service.name) or pace.tick_s or service.tick_s
         self.skew_s = 0.0
         self.up = False
         self.cut_at = math.inf

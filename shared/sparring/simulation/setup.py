@@ -58,20 +58,25 @@ class Work:
 @dataclass(frozen=True)
 class Pace:
     """Delays in seconds: a message's between `deliver_s`, a replica hears facts `settle_s` after the first of a batch,
-    a planner ticks every `tick_s` (None: as often as the service says). Planners named in `ticked` plan at their ticks
-    only, not after facts."""
+    a planner ticks every `tick_s` (None: as often as the service says), or as `ticks` has it for its service. Planners
+    named in `ticked` plan at their ticks only, not after facts. Those in `woken` plan that many seconds after a node came
+    or went, too."""
 
     deliver_s: tuple[float, float] = (0.001, 0.010)
     settle_s: float = 0.005
     tick_s: float | None = None
     ticked: tuple[str, ...] = ()
+    ticks: Mapping[str, float] = field(default_factory=dict)
+    woken: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
-# for days of virtual time, where a few seconds more or less of waiting say nothing
-COARSE = Pace(settle_s=5.0, tick_s=10.0, ticked=("health", "lifecycle", "pipeline", "sync", "training-slots"))
+# for days of virtual time, where a few seconds more or less of waiting say nothing. Health looks at every node each time:
+# at each step of its controllers (30 s), and when a node may be heard, suspected or lost for the first time
+COARSE = Pace(settle_s=5.0, tick_s=10.0, ticked=("health", "lifecycle", "pipeline", "sync", "training-slots"),
+              ticks={"health": 31.0}, woken={"health": (1, 6, 11, 21, 26)})  # fmt: skip
 # a call stands for the many that production would make meanwhile
 COARSE_SETTINGS: Mapping[str, Mapping[str, Any]] = {
-    "selfplay-orch": {"most_a_call": 1_000, "look_up_s": 60.0},
+    "selfplay-orch": {"most_a_call": 1_000, "look_up_s": 300.0},
     "sync": {"cluster_transfers": 400},
 }
 

@@ -327,6 +327,6 @@ class HealthPicture(StoredPicture[Everything]):
                     self.lane(lane).passed.add(gate)
             case ModelPromoted(lane=lane, gate=gate) | ModelRejected(lane=lane, gate=gate):
                 self.lane(lane).passed.discard(gate)
-        deadline = getattr(recorded.fact, "deadline_at", None)
+        deadline = vars(recorded.fact).get("deadline_at")
         if recorded.fact.entity == "iteration" and deadline is not None:
             self.lane(str(getattr(recorded.fact, "lane", ""))).deadline_at = deadline

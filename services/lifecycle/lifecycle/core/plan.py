@@ -102,8 +102,9 @@ class ModelsPicture(StoredPicture[Everything]):
         )  # fmt: skip
 
     def _forget(self, fact: Fact) -> None:
-        task = str(getattr(fact, "task", ""))
-        done = fact.owner == "lifecycle" and (getattr(fact, "final", False) or type(fact).__name__ == "MatchRefused")
+        said = vars(fact)
+        task = str(said.get("task", ""))
+        done = fact.owner == "lifecycle" and (said.get("final", False) or type(fact).__name__ == "MatchRefused")
         if done and task in self.all.requested:
             for book in (self.all.requested, self.all.finished, self.all.given_up):
                 book.pop(task, None)

@@ -60,6 +60,7 @@ class Look:
         self.seats: int = self.index.seats
         self.listened_s = min(ctx.watch.connected_s, ctx.watch.started_s)
         self._left: dict[str, int] = {}
+        self._beats: dict[str, Reading | None] = {}
 
     @property
     def waiting(self) -> list[tuple[str, Task]]:
@@ -137,8 +138,10 @@ class Look:
     # ---- readings
 
     def beat(self, node: str) -> Reading | None:
-        reading = self.ctx.readings.get(f"tel.{token(node)}.heartbeat")
-        return reading if reading is not None and isinstance(reading.data, Heartbeat) else None
+        if node not in self._beats:
+            reading = self.ctx.readings.get(f"tel.{token(node)}.heartbeat")
+            self._beats[node] = reading if reading is not None and isinstance(reading.data, Heartbeat) else None
+        return self._beats[node]
 
     def fresh(self, node: str) -> Reading | None:
         """The node's last beat, if it is not too old to count."""
