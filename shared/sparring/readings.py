@@ -56,8 +56,7 @@ class Readings:
                 await self._remember(nc, subject)
 
     async def _remember(self, nc: Client, pattern: str) -> None:
-        """As old as the server's clock says, whatever this machine's says. Raises LogUnavailable, also for more than the
-        1,024 subjects that the server lists at once: so large a fleet is heard anew within seconds."""
+        """As old as the server's clock says, whatever this machine's says. Raises LogUnavailable."""
         found = await stored(nc, pattern)
         if not found:
             return

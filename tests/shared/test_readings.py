@@ -85,6 +85,26 @@ async def test_what_was_said_just_before_is_known_at_once_and_as_old_as_the_serv
     assert len(others.now()) == 0
 
 
+async def test_more_nodes_than_the_server_tells_of_at_once_are_all_known_at_once(nc: Client) -> None:
+    """It refuses to give the last messages of more than 1,024 subjects; services and `spar` knew of none of them."""
+    fleet = {f"tel.svc-sync-{number}.heartbeat" for number in range(1_500)}
+    for body in (b"{}", BEAT.model_dump_json().encode()):
+        for subject in sorted(fleet):
+            await nc.publish(subject, body)
+    await nc.publish("tel.svc-sync-0.progress", b"{}")
+    log = JetStreamLog(nc, stream=TELEMETRY)
+
+    async def kept() -> bool:
+        return await log.end() == 3_001
+
+    await eventually(kept)
+    readings = Readings()
+    await readings.listen(nc, ("tel.*.heartbeat",))
+    assert set(readings.now()) == fleet
+    assert {subject for subject, _, _ in await stored(nc)} == fleet
+    assert [raw.sequence for raw in await log.last_of_each("tel.>")] == list(range(1_501, 3_002))
+
+
 async def test_what_was_said_long_before_is_no_reading_of_now(nc: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     at = await said_before(nc)
     at_the_server(monkeypatch, at + timedelta(seconds=31))

@@ -22,6 +22,8 @@ from sparring.streams import EVENTS
 LOST_RACE = {10071, 10164}
 REPEATED = {10201}
 LOAD_BATCH = 1000
+# the server gives the last messages of at most 1,024 subjects at once
+LASTS = 1000
 # a server that looks for more of an entity opens every block behind its last message: some 10,000 messages each. Farther from
 # the log's end than this it is asked for no more than there is; else a restarted service waited half a minute per entity at
 # ten million facts, and so did every append meanwhile
@@ -38,6 +40,10 @@ def stamp(text: str) -> datetime:
 async def born(nc: Client) -> str:
     """Which log this is: the moment at which its stream was made. Raises NotFoundError where no service ever ran."""
     return str((await nc.jetstream(timeout=5).stream_info(EVENTS)).created)
+
+
+class _TooManySubjects(LogUnavailable):
+    """The server refused: the pattern matches more subjects than it answers for at once."""
 
 
 class JetStreamLog:
@@ -139,12 +145,22 @@ class JetStreamLog:
 
     async def _count(self, pattern: str) -> int | None:
         """How many messages the pattern has; None for more subjects than the server lists at once."""
-        query = json.dumps({"subjects_filter": pattern}).encode()
-        answer = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", query, None)
-        if "error" in answer:
-            raise LogUnavailable(f"stream {self._stream}: {answer['error'].get('description')}")
-        subjects = dict(answer.get("state", {}).get("subjects") or {})
-        return None if int(answer.get("total", 0)) > len(subjects) else sum(subjects.values())
+        subjects, total = await self._listed(pattern)
+        return None if total > len(subjects) else sum(subjects.values())
+
+    async def _listed(self, pattern: str, offset: int = 0) -> tuple[dict[str, int], int]:
+        """Messages per subject, of at most 100,000 subjects, and how many subjects the pattern matches."""
+        answer = await self._info({"subjects_filter": pattern, "offset": offset})
+        return dict(answer["state"].get("subjects") or {}), int(answer.get("total", 0))
+
+    async def _subjects(self, pattern: str) -> list[str]:
+        """Every subject that the pattern matches, page by page."""
+        found: list[str] = []
+        while True:
+            page, total = await self._listed(pattern, len(found))
+            found += page
+            if not page or len(found) >= total:
+                return found
 
     async def _scanned(self, pattern: str, after: int) -> list[Raw]:
         """Batch by batch, until the server has looked through everything."""
@@ -171,8 +187,15 @@ class JetStreamLog:
         return found
 
     async def last_of_each(self, pattern: str) -> list[Raw]:
-        """The last message of every subject that the pattern matches."""
-        found, _ = await self._direct_get({"multi_last": [pattern]})
+        """The last message of every subject that the pattern matches, in order, however many there are."""
+        try:
+            found, _ = await self._direct_get({"multi_last": [pattern]})
+        except _TooManySubjects:
+            # by their names: a consumer for it would stop at every message that aged out meanwhile, as if that were the end
+            names, found = await self._subjects(pattern), []
+            for first in range(0, len(names), LASTS):
+                found += (await self._direct_get({"multi_last": names[first : first + LASTS]}))[0]
+            found.sort(key=lambda raw: raw.sequence)
         return found
 
     async def _direct_get(self, query: dict[str, Any]) -> tuple[list[Raw], bool]:
@@ -190,7 +213,8 @@ class JetStreamLog:
                 if status == "204":
                     return found, int(headers.get("Nats-Num-Pending", "0")) > 0
                 if status is not None:
-                    raise LogUnavailable(f"{query}: {status} {headers.get('Description', '')}")
+                    refused = _TooManySubjects if status == "413" else LogUnavailable
+                    raise refused(f"{query}: {status} {headers.get('Description', '')}")
                 found.append(_direct(message, headers))
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise LogUnavailable(f"{query} could not be read: {error!r}") from error
@@ -232,8 +256,9 @@ class JetStreamLog:
     async def _state(self) -> dict[str, Any]:
         return dict((await self._info())["state"])
 
-    async def _info(self) -> dict[str, Any]:
-        answer: dict[str, Any] = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", b"", None)
+    async def _info(self, query: dict[str, Any] | None = None) -> dict[str, Any]:
+        body = json.dumps(query).encode() if query else b""
+        answer: dict[str, Any] = await self._request(f"$JS.API.STREAM.INFO.{self._stream}", body, None)
         if "error" in answer:
             raise LogUnavailable(f"stream {self._stream}: {answer['error'].get('description')}")
         return answer
