@@ -137,6 +137,44 @@ def test_a_chain_of_gates_adds_up() -> None:
     assert found["m2"][0] > found["m1"][0] > 0
 
 
+def test_hundreds_of_candidates_that_are_as_strong_leave_a_rating_where_it_is() -> None:
+    """Each hangs on the model in production, which hangs on generation 0 by one match: Elo is no matter of patience."""
+    first, second = ("m1", "", (0, 0, 2, 8, 40)), ("m2", "m1", (0, 10, 20, 15, 5))
+    alone = rate_pool([first, second])
+    crowded = rate_pool([first, second, *((f"c{n}", "m2", (5, 20, 50, 20, 5)) for n in range(400))])
+    assert crowded["m2"][0] == pytest.approx(alone["m2"][0], abs=1e-6)
+    assert crowded["c7"][0] == pytest.approx(alone["m2"][0], abs=1e-6)
+
+
+PLAYERS = st.sampled_from(["a", "b", "c", "d", "e", "f"])
+RESULTS = st.lists(
+    st.builds(
+        lambda pair, wins, games: Result(*pair, min(wins, games), games),
+        st.tuples(PLAYERS, PLAYERS).filter(lambda pair: pair[0] != pair[1]),
+        st.integers(0, 40),
+        st.integers(1, 40),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(RESULTS)
+def test_everybody_is_expected_to_make_the_points_that_were_made(results: list[Result]) -> None:
+    """The likelihood's derivative is zero there, for whoever met somebody; the prior's four draws count as games."""
+    parents = dict.fromkeys("bcdef", "a")
+    met = {one for result in results for one in (result.first, result.second)} | {"a"}
+    found = rate(results, ["a"], parents)
+    games = [*results, *(Result(one, "a", 2, 4) for one in met - {"a"})]
+    for player in met - {"a"}:
+        missing = 0.0
+        for one in games:
+            if player in (one.first, one.second):
+                expected = one.games / (1 + 10 ** ((found[one.second][0] - found[one.first][0]) / 400))
+                missing += (one.points - expected) * (1 if player == one.first else -1)
+        assert missing == pytest.approx(0.0, abs=1e-6)
+
+
 def test_the_window_grows_slower_than_the_data() -> None:
     assert training_window(100_000) == 100_000
     assert training_window(250_000) == 250_000

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 ELO = 400 / math.log(10)
 PARENT_DRAWS = 4.0
 ORPHAN_DRAWS = 0.01
 MOST_SIGMA = 10.0
+# of Newton's method: the farthest that a rating goes, when it is exact enough (in units of g), when it gives up
+MOST_G, ENOUGH, LEAST_CURVATURE = 40.0, 1e-10, 1e-9
+MOST_STEPS, MOST_HALVINGS = 200, 40
 
 
 @dataclass(frozen=True)
@@ -62,24 +66,92 @@ def _solve(
     points: Mapping[str, Mapping[str, float]],
     games: Mapping[str, Mapping[str, float]],
 ) -> dict[str, tuple[float, float]]:
+    """Newton's method on the whole pool at once. Player by player, a cluster of hundreds that hangs on its anchor by a few
+    games does not get there in thousands of rounds: each moves only as far as the others let it."""
     g = dict.fromkeys(players, 0.0)
     free = [player for player in players if player not in fixed and games[player]]
-    # coordinate-wise Newton steps on a concave likelihood; a step is bounded, so that 100 % scores stay finite
-    for _ in range(2000):
-        moved = 0.0
-        for player in free:
-            slope, curvature = _derivatives(player, g, points[player], games[player])
-            step = max(-2.0, min(2.0, slope / max(curvature, 1e-9)))
-            g[player] = max(-40.0, min(40.0, g[player] + step))
-            moved = max(moved, abs(step))
-        if moved < 1e-10:
+    known = _likelihood(g, points)
+    for _ in range(MOST_STEPS):
+        step = _step(free, g, points, games)
+        largest = max(map(abs, step.values()), default=0.0)
+        if largest < ENOUGH:
             break
+        # bounded, so that 100 % scores stay finite; halved while it goes too far
+        share = min(1.0, 2.0 / largest)
+        for _ in range(MOST_HALVINGS):
+            moved = g | {player: max(-MOST_G, min(MOST_G, g[player] + share * step[player])) for player in free}
+            reached = _likelihood(moved, points)
+            if reached >= known:
+                break
+            share /= 2
+        else:
+            # no better in either direction: as exact as floats are
+            break
+        g, known = moved, reached
     found = {}
     for player in players:
         _, curvature = _derivatives(player, g, points[player], games[player])
         sigma = 0.0 if player in fixed else min(1 / math.sqrt(curvature) if curvature > 0 else MOST_SIGMA, MOST_SIGMA)
         found[player] = (g[player] * ELO, sigma * ELO)
     return found
+
+
+def _likelihood(g: Mapping[str, float], points: Mapping[str, Mapping[str, float]]) -> float:
+    """The logarithm of it: Σ points of i against j · ln P(i beats j)."""
+    return math.fsum(-won * math.log1p(math.exp(g[other] - g[player]))
+                     for player, against in points.items() for other, won in against.items() if won)  # fmt: skip
+
+
+def _step(
+    free: Sequence[str],
+    g: Mapping[str, float],
+    points: Mapping[str, Mapping[str, float]],
+    games: Mapping[str, Mapping[str, float]],
+) -> dict[str, float]:
+    """How far Newton's method moves each free player: minus the inverse of the second derivatives times the first ones."""
+    moving = set(free)
+    diagonal: dict[str, float] = {}
+    slopes: dict[str, float] = {}
+    rows: dict[str, dict[str, float]] = {}
+    for player in free:
+        slopes[player], curvature = _derivatives(player, g, points[player], games[player])
+        diagonal[player] = curvature + LEAST_CURVATURE
+        rows[player] = {other: -_variance(g[player] - g[other]) * played
+                        for other, played in games[player].items() if other in moving}  # fmt: skip
+    return _solved(diagonal, rows, slopes)
+
+
+def _solved(diagonal: dict[str, float], rows: dict[str, dict[str, float]], right: dict[str, float]) -> dict[str, float]:
+    """The solution of a symmetric, positive definite system: Gauss's elimination, those with the fewest opponents first
+    (minimum degree). A pool is nearly a tree, each candidate with its baseline, so hardly anything is filled in."""
+    waiting = [(len(row), player) for player, row in rows.items()]
+    heapq.heapify(waiting)
+    order: dict[str, None] = {}
+    while waiting:
+        degree, player = heapq.heappop(waiting)
+        row = rows[player]
+        if player in order or degree != len(row):
+            continue
+        order[player] = None
+        for other, value in row.items():
+            factor, others = value / diagonal[player], rows[other]
+            diagonal[other] -= factor * value
+            right[other] -= factor * right[player]
+            del others[player]
+            for third, entry in row.items():
+                if third != other:
+                    others[third] = others.get(third, 0.0) - factor * entry
+            heapq.heappush(waiting, (len(others), other))
+    found: dict[str, float] = {}
+    for player in reversed(order):
+        rest = sum(value * found[other] for other, value in rows[player].items())
+        found[player] = (right[player] - rest) / diagonal[player]
+    return found
+
+
+def _variance(difference: float) -> float:
+    p = 1 / (1 + math.exp(-difference))
+    return p * (1 - p)
 
 
 def _derivatives(
