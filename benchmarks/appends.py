@@ -1,7 +1,8 @@
 """Decided and appended through the entity store, beside raw publishing.
 
 One server from the wheel with `sync_interval: always`. The peer publishes the same bodies with the same headers to the
-same number of subjects through nats-py, without deciding anything and without expecting a sequence.
+same number of subjects through nats-py, without deciding anything and without expecting a sequence. Both run under the
+garbage collector's settings of a service.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import nats
 from rows import Row, ratio_of
 
+from sparring import garbage
 from sparring.contracts.base import Fact
 from sparring.contracts.training_slots import LaneHeldBack
 from sparring.entity_store import Because, EntityStore
@@ -117,6 +119,7 @@ class _Round:
 
 
 async def _rates(url: str) -> dict[str, float]:
+    garbage.look_seldom()
     nc = await nats.connect(url)
     await declare_topology(nc)
     try:

@@ -110,7 +110,7 @@ class EntityStore:
         refs, held = sorted(deciders), list[asyncio.Lock]()
         try:
             for ref in refs:
-                lock = self._locks.setdefault(ref, asyncio.Lock())
+                lock = self._locks.get(ref) or self._locks.setdefault(ref, asyncio.Lock())
                 await lock.acquire()
                 held.append(lock)
             return await self._execute(deciders, decide, because)

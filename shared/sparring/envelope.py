@@ -65,14 +65,17 @@ def headers_of(message: Message, envelope: Envelope) -> dict[str, str]:
         "Content-Type": "application/json",
         "Nats-Msg-Id": envelope.id,
     }
-    optional = {
-        ORDER: envelope.order,
-        CAUSE: envelope.cause,
-        CORRELATION: envelope.correlation,
-        "traceparent": envelope.traceparent,
-        EXPIRES: envelope.expires_at.isoformat() if envelope.expires_at else "",
-    }
-    return headers | {name: value for name, value in optional.items() if value}
+    if envelope.order:
+        headers[ORDER] = envelope.order
+    if envelope.cause:
+        headers[CAUSE] = envelope.cause
+    if envelope.correlation:
+        headers[CORRELATION] = envelope.correlation
+    if envelope.traceparent:
+        headers["traceparent"] = envelope.traceparent
+    if envelope.expires_at:
+        headers[EXPIRES] = envelope.expires_at.isoformat()
+    return headers
 
 
 def encode(message: Message, envelope: Envelope) -> tuple[str, dict[str, str], bytes]:

@@ -41,6 +41,9 @@ class NoPicture:
     def dump(self) -> Any:
         return {}
 
+    def text(self) -> str:
+        return "{}"
+
     def load(self, data: Any) -> None: ...
 
 
@@ -120,8 +123,8 @@ class Hearing:
 
     def written(self) -> tuple[int, str]:
         """The picture as text, and the sequence that it stands at."""
-        data = {"identity": self._identity, "position": self.position, "picture": self.picture.dump()}
-        return self.position, json.dumps(data)
+        identity, picture = json.dumps(self._identity), self.picture.text()
+        return self.position, f'{{"identity": {identity}, "position": {self.position}, "picture": {picture}}}'
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Follows until told to stop, or to a fact that can't be applied: `stuck` says which.
@@ -141,7 +144,7 @@ class Hearing:
             failures = [error for part in (listening, flushing) if (error := _failure(part)) is not None]
             if all(isinstance(error, Permanent) for error in failures):
                 # anything else may have left a picture that has taken in half a fact
-                self._try_to_save()
+                self._try_to_save(self.written()[1])
         for error in failures:
             if not isinstance(error, Permanent):
                 raise error
@@ -211,7 +214,7 @@ class Hearing:
             await self._flush()
             if since_save >= CHECKPOINT_S:
                 since_save = 0.0
-                self._try_to_save()
+                await asyncio.to_thread(self._try_to_save, self.written()[1])
         await self._flush()
 
     async def _flush(self) -> None:
@@ -259,20 +262,20 @@ class Hearing:
         if self.projected >= self.position:
             self.broken = ""
 
-    def _try_to_save(self) -> None:
+    def _try_to_save(self, text: str) -> None:
         try:
-            self.save()
+            self.save(text)
         except OSError as error:
             # a full disk costs a checkpoint: the next start reads more of the log
             self._logger.error("the picture's checkpoint could not be written", error=str(error))
 
-    def save(self) -> None:
-        """Writes the picture down, so that the next start need not read the whole log."""
+    def save(self, text: str) -> None:
+        """Puts down the picture that `written` wrote, so that the next start need not read the whole log."""
         if self._checkpoint is None or self._make_picture is None:
             return
         self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
         draft = self._checkpoint.with_suffix(".tmp")
-        draft.write_text(self.written()[1])
+        draft.write_text(text)
         os.replace(draft, self._checkpoint)
 
     def close(self) -> None:

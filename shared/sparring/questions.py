@@ -131,7 +131,7 @@ def _restored(folder: Path, service: Service, identity: str, target: int) -> tup
 def _keep(folder: Path, service: Service, identity: str, position: int, picture: Picture) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{os.getpid()}.tmp"
-    draft.write_text(json.dumps(picture.dump()))
+    draft.write_text(picture.text())
     os.replace(draft, folder / f"{_stem(service, identity)}-{position}.json")
     for _, old in _kept(folder, service, identity)[:-KEEP_PICTURES]:
         old.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.kv import KeyValue
 
-from sparring import __version__, clock, logs, telemetry
+from sparring import __version__, clock, garbage, logs, telemetry
 from sparring.artifacts import ArtifactStore, open_store
 from sparring.binding import Repeats, adoption, order_id
 from sparring.contracts import fingerprint
@@ -227,6 +227,7 @@ class Shell:
                 self.log.error("the server went away during the start; the supervisor starts again", error=repr(error))
                 self.exit_code = 1
                 return self.exit_code
+            garbage.spare_what_is_there()
             self._unserved.set()
             self.log.info("serving", position=self.hearing.position, settings=self.settings_hash)
             for task in tasks:
@@ -515,6 +516,7 @@ def run(service: Service, argv: Sequence[str] | None = None) -> None:
     """The main function of every service: options, settings, the shell. Bad input ends with exit code 2."""
     from sparring.errors import BadInput
 
+    garbage.look_seldom()
     try:
         options = parse_options(service.name, argv)
         settings, _ = read_settings(service.settings, service.name, file=options.config)

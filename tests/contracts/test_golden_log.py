@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from sparring import golden
+from sparring.catalogue import services
+from sparring.hearing import heard
 
 
 def test_the_golden_log_holds_every_version_and_folds_to_the_stored_states() -> None:
     assert golden.check() == []
+
+
+def test_a_pictures_text_says_what_its_dump_says_and_is_loaded_again() -> None:
+    told = [one for raw in golden.read_log() if raw.subject.startswith("evt.") and (one := heard(raw)) is not None]
+    for make in [service.picture for service in services() if service.picture is not None]:
+        picture, again = make(), make()
+        for one in told:
+            picture.apply(one)
+        text = picture.text()
+        assert json.loads(text) == json.loads(json.dumps(picture.dump()))
+        again.load(json.loads(text))
+        assert again.text() == text
 
 
 def test_a_state_may_gain_fields_and_what_it_held_must_stay() -> None:

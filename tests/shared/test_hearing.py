@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,9 @@ class Lanes:
 
     def dump(self) -> Any:
         return self.seen
+
+    def text(self) -> str:
+        return json.dumps(self.seen)
 
     def load(self, data: Any) -> None:
         self.seen = list(data)

@@ -63,6 +63,9 @@ class Sum:
     def dump(self) -> Any:
         return {"facts": self.facts}
 
+    def text(self) -> str:
+        return json.dumps(self.dump())
+
     def load(self, data: Any) -> None:
         self.facts = int(data["facts"])
 
@@ -191,7 +194,7 @@ async def test_a_full_disk_costs_a_checkpoint_and_tables_and_picture_go_on(
 ) -> None:
     tries = list[int]()
 
-    def full(self: Hearing) -> None:
+    def full(self: Hearing, _: str) -> None:
         tries.append(self.position)
         raise OSError(28, "No space left on device")
 

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from sparring.errors import LogUnavailable, LostRace, RepeatedBatch
 from sparring.log.feed import Feed
 from sparring.log.interface import Outgoing, Raw, check_guards
+from sparring.log.requests import Requests, publish
 from sparring.streams import EVENTS
 
 # 10164 is the same conflict on a replicated stream
@@ -51,6 +52,7 @@ class JetStreamLog:
 
     def __init__(self, nc: Client, *, stream: str = EVENTS, timeout_s: float = 5.0) -> None:
         self._nc, self._stream, self._timeout = nc, stream, timeout_s
+        self._requests = Requests.of(nc)
         # the log's end as it was last known, and when
         self._end, self._end_at = 0, -math.inf
 
@@ -60,14 +62,14 @@ class JetStreamLog:
         check_guards(batch)
         last = len(batch)
         for number, message in enumerate(batch, start=1):
-            headers = dict(message.headers) | {"Nats-Expected-Stream": self._stream}
+            headers = {**message.headers, "Nats-Expected-Stream": self._stream}
             if message.expect is not None:
                 headers["Nats-Expected-Last-Subject-Sequence"] = str(message.expect.sequence)
                 headers["Nats-Expected-Last-Subject-Sequence-Subject"] = message.expect.pattern
             if last > 1:
                 headers |= {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(number)}
             if number < last:
-                await self._nc.publish(message.subject, message.body, headers=headers)
+                await publish(self._nc, message.subject, message.body, "", headers)
                 continue
             if last > 1:
                 headers["Nats-Batch-Commit"] = "1"
@@ -76,12 +78,11 @@ class JetStreamLog:
 
     async def _request(self, subject: str, body: bytes, headers: dict[str, str] | None) -> dict[str, Any]:
         try:
-            answer = await self._nc.request(subject, body, timeout=self._timeout, headers=headers)
+            answer = await self._requests.ask(self._nc, subject, body, headers, self._timeout)
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise LogUnavailable(f"no answer for {subject}: {error!r}") from error
         if not answer.data:
-            status = (answer.headers or {}).get("Description", "an empty answer")
-            raise LogUnavailable(f"{subject}: {status}")
+            raise LogUnavailable(f"{subject}: {answer.description or 'an empty answer'}")
         return dict(json.loads(answer.data))
 
     def _sequences(self, answer: dict[str, Any], batch: Sequence[Outgoing]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -87,6 +88,10 @@ class WorkPicture:
 
     def dump(self) -> Any:
         return {"all": _ADAPTER.dump_python(self.all, mode="json"), "durations": self.durations.dump()}
+
+    def text(self) -> str:
+        durations = json.dumps(self.durations.dump())
+        return f'{{"all": {_ADAPTER.dump_json(self.all).decode()}, "durations": {durations}}}'
 
     def load(self, data: Any) -> None:
         self.all = _ADAPTER.validate_python(data["all"])
