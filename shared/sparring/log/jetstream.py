@@ -52,7 +52,6 @@ class JetStreamLog:
 
     def __init__(self, nc: Client, *, stream: str = EVENTS, timeout_s: float = 5.0) -> None:
         self._nc, self._stream, self._timeout = nc, stream, timeout_s
-        self._requests = Requests.of(nc)
         # the log's end as it was last known, and when
         self._end, self._end_at = 0, -math.inf
 
@@ -78,7 +77,7 @@ class JetStreamLog:
 
     async def _request(self, subject: str, body: bytes, headers: dict[str, str] | None) -> dict[str, Any]:
         try:
-            answer = await self._requests.ask(self._nc, subject, body, headers, self._timeout)
+            answer = await Requests.of(self._nc).ask(self._nc, subject, body, headers, self._timeout)
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise LogUnavailable(f"no answer for {subject}: {error!r}") from error
         if not answer.data:

@@ -47,7 +47,8 @@ class Requests:
     @classmethod
     def of(cls, nc: Client) -> Requests:
         """The connection's; made the first time."""
-        return _known.setdefault(nc, cls())
+        known = _known.get(nc)
+        return known if known is not None else _known.setdefault(nc, cls())
 
     async def ask(
         self, nc: Client, subject: str, body: bytes, headers: Mapping[str, str] | None, timeout_s: float
