@@ -48,7 +48,7 @@ class ArtifactStore(Protocol):
     """Puts and gets by SHA-256."""
 
     async def put(self, path: Path, sha256: str, *, bytes_per_s: int = 0) -> str:
-        """Stores the file's content and returns its URL; content that is there already is left alone.
+        """Stores the file's content and returns its URL; content that lies there whole is left alone.
 
         `bytes_per_s` is the most that may be sent; 0 is no limit.
         """
@@ -116,6 +116,14 @@ def _named(url: str) -> str:
     return url.rstrip("/").rpartition("/")[2]
 
 
+async def _whole(store: ArtifactStore, url: str) -> bool:
+    """Whether what lies there is what its name says: what arrived broken is not left alone when it is brought again."""
+    try:
+        return (await store.digest(url))[0] == _named(url)
+    except (ArtifactMissing, StoreUnavailable):
+        return False
+
+
 class JetStreamStore:
     """The object store `ARTIFACTS` of the NATS server: `nats://ARTIFACTS/<sha256>`."""
 
@@ -130,11 +138,10 @@ class JetStreamStore:
 
     async def put(self, path: Path, sha256: str, *, bytes_per_s: int = 0) -> str:
         url = f"nats://{self._bucket}/{sha256}"
+        if await _whole(self, url):
+            return url
         with self._answering(url):
             objects = await self._objects()
-            with suppress(NotFoundError, ObjectNotFoundError):
-                if (await objects.get_info(sha256)).size == path.stat().st_size:
-                    return url
             with path.open("rb") as file:
                 await self._put(objects, sha256, Paced(file, bytes_per_s))
         return url
@@ -270,9 +277,10 @@ class FolderStore:
 
     async def put(self, path: Path, sha256: str, *, bytes_per_s: int = 0) -> str:
         target = self._folder / sha256
-        if not target.exists():
+        url = f"file://{target}"
+        if not await _whole(self, url):
             await asyncio.to_thread(copied, path, target, bytes_per_s)
-        return f"file://{target}"
+        return url
 
     async def get(self, url: str, to: Path) -> None:
         source = self._path(url)

@@ -82,6 +82,17 @@ async def test_content_under_a_wrong_name_is_refused(store: ArtifactStore, tmp_p
     assert not (tmp_path / "back").exists()
 
 
+async def test_what_arrived_broken_is_not_left_alone_when_it_is_brought_again(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    broken, _ = made(tmp_path, "broken", b"abd")
+    path, sha256 = made(tmp_path, "whole", b"abc")
+    url = await store.put(broken, sha256)
+    assert (await store.digest(url))[0] != sha256
+    assert await store.put(path, sha256) == url
+    assert await store.digest(url) == (sha256, 3)
+
+
 async def messages(nc: Client) -> int:
     """What the bucket's stream holds, tombstones included."""
     return (await nc.jetstream().stream_info("OBJ_ARTIFACTS")).state.messages

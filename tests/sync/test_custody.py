@@ -70,8 +70,8 @@ def granted(task: str = "t") -> TransferGranted:
     return TransferGranted(batch=f"{task}-1", node="n1", grant=1, until=at(120), urgency=1)
 
 
-def report(task: str = "t") -> ReportStored:
-    return ReportStored(batch=f"{task}-1", node="n1", url=f"nats://ARTIFACTS/{SHA}", sha256=SHA, bytes=10)
+def report(task: str = "t", sha256: str = SHA) -> ReportStored:
+    return ReportStored(batch=f"{task}-1", node="n1", url=f"nats://ARTIFACTS/{sha256}", sha256=sha256, bytes=10)
 
 
 def joined(node: str = "n1", *, ephemeral: bool = False) -> NodeJoined:
@@ -86,7 +86,7 @@ def test_a_batch_is_recorded_once() -> None:
 def test_games_that_the_recorder_stored_itself_are_judged_in_the_same_decision() -> None:
     whole = order(url="nats://ARTIFACTS/x")
     given(BATCH).when(record, whole, gathered=(SHA, 10)).then_types(GamesRecorded, BatchStored, BatchAdmitted)
-    given(BATCH).when(record, whole, gathered=(OTHER, 10)).then_types(GamesRecorded, BatchQuarantined)
+    given(BATCH).when(record, whole, gathered=(OTHER, 10)).then_types(GamesRecorded, BatchStored, BatchQuarantined)
 
 
 def test_a_record_without_games_is_refused() -> None:
@@ -106,8 +106,23 @@ def test_what_arrived_whole_and_sound_is_admitted() -> None:
     )
 
 
-def test_another_hash_in_the_store_is_quarantined() -> None:
-    given(BATCH, recorded(), granted()).when(stored, report(), gathered=(OTHER, 10)).then_types(BatchQuarantined)
+def test_what_does_not_arrive_as_it_was_sent_is_a_failed_transfer_and_is_brought_again() -> None:
+    """It was quarantined for good, though its node had it whole."""
+    world = World(CustodyPicture, plan, Settings(), joined(), recorded())
+    world.tick()
+    world.add(*stored(report(), folded(world, "t-1"), replace(world.context(), gathered=(OTHER, 10))))
+    assert [fact.missing for fact in world.of(TransferFailed)] == [False]
+    assert world.orders(ReleaseCustody) == []
+    world.tick(60)
+    assert len(world.of(TransferGranted)) == 2
+    world.add(*stored(report(), folded(world, "t-1"), replace(world.context(), gathered=(SHA, 10))))
+    assert [fact.batch for fact in world.of(BatchAdmitted)] == ["t-1"]
+    assert violations(world.facts, GamesAreConserved) == []
+
+
+def test_what_changed_on_its_node_is_quarantined_and_lies_in_the_store_as_it_is() -> None:
+    story = given(BATCH, recorded(), granted()).when(stored, report(sha256=OTHER), gathered=(OTHER, 10))
+    story.then_types(BatchStored, BatchQuarantined)
 
 
 def test_a_flaw_that_verification_found_is_quarantined_and_never_deleted() -> None:
@@ -273,7 +288,8 @@ def test_what_counted_as_lost_and_is_reported_as_stored_is_judged() -> None:
     lost = BatchLost(batch="t-1", lane="hex", games=10, proof="x")
     story = given(BATCH, recorded(), granted(), lost)
     story.when(stored, report(), gathered=(SHA, 10)).then_types(BatchStored, BatchAdmitted)
-    given(BATCH, recorded(), lost).when(stored, report(), gathered=(OTHER, 10)).then_types(BatchQuarantined)
+    changed = given(BATCH, recorded(), lost).when(stored, report(sha256=OTHER), gathered=(OTHER, 10))
+    changed.then_types(BatchStored, BatchQuarantined)
     held = given(BATCH, recorded(), lost).when(stored, report(), gathered=None).then_types(TransferFailed)
     assert fold(BATCH, recorded(), lost, *held.outcome).state == "recorded", "its node has it, the store does not"
 
@@ -294,13 +310,12 @@ def test_bad_games_that_lie_in_the_store_and_refused_ones_fill_no_nodes_disk() -
     world.add(*record(order("empty", games=0), BATCH.initial, world.context()))
     world.tick()
     world.add(*stored(report("bad"), folded(world, "bad-1"), replace(world.context(), gathered=(SHA, 10))))
-    world.add(*stored(report("wrong"), folded(world, "wrong-1"), replace(world.context(), gathered=(OTHER, 10))))
+    changed = report("wrong", OTHER)
+    world.add(*stored(changed, folded(world, "wrong-1"), replace(world.context(), gathered=(OTHER, 10))))
     assert [fact.batch for fact in world.of(BatchQuarantined)] == ["bad-1", "wrong-1"]
     world.tick()
     told = {(one.node, one.batch, one.sha256) for one in world.orders(ReleaseCustody)}
-    assert told == {("n1", "bad-1", SHA), ("n1", "empty-1", SHA)}, (
-        "the right content of the wrong one is on its node alone"
-    )
+    assert told == {("n1", "bad-1", SHA), ("n1", "wrong-1", SHA), ("n1", "empty-1", SHA)}
     of_old = World(CustodyPicture, plan, Settings(), GamesRefused(batch="old-1", lane="hex", reason="x"))
     of_old.tick()
     assert of_old.orders(ReleaseCustody) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from node_agent.spool import Spool
-from sparring.artifacts import ArtifactStore
+from sparring.artifacts import ArtifactStore, sha256_of
 from sparring.contracts.node_agent import UploadBatch
 from sparring.contracts.sync import RecordGames, ReportStored, ReportTransferFailed
 from sparring.errors import Transient
@@ -91,11 +91,14 @@ class Custody:
         self._spool.put(report, key=key, attempt=0, names=("TransferFailed", "BatchLost", *STORED))
 
     async def _bring(self, batch: str, sha256: str, bytes_per_s: int, key: str) -> None:
+        """What changed on this disk goes under its own name: sync quarantines it, and the store keeps it."""
         path = self._file(batch)
-        size = path.stat().st_size
-        url = await self._store.put(path, sha256, bytes_per_s=bytes_per_s)
+        found, size = await asyncio.to_thread(sha256_of, path)
+        if found != sha256:
+            self._log.error("a batch is not what was recorded", batch=batch, sha256=found, recorded=sha256)
+        url = await self._store.put(path, found, bytes_per_s=bytes_per_s)
         self._brought.add(batch)
-        report = ReportStored(batch=batch, node=self._node, url=url, sha256=sha256, bytes=size)
+        report = ReportStored(batch=batch, node=self._node, url=url, sha256=found, bytes=size)
         self._spool.put(report, key=key, attempt=0, names=STORED)
 
     # ---- evacuation

@@ -96,7 +96,7 @@ def record(order: RecordGames, batch: Batch, ctx: Context) -> list[Fact]:
     if not order.url:
         return [recorded]
     report = ReportStored(batch=order.batch, node=order.node, url=order.url, sha256=order.sha256, bytes=order.bytes)
-    return [recorded, *stored(report, evolve(batch, Recorded(0, ctx.now, recorded)), ctx)]
+    return [recorded, *_judged(report, evolve(batch, Recorded(0, ctx.now, recorded)), ctx)]
 
 
 def _no_evidence(order: RecordGames) -> str:
@@ -110,21 +110,26 @@ def _no_evidence(order: RecordGames) -> str:
 
 
 def stored(order: ReportStored, batch: Batch, ctx: Context) -> list[Fact]:
-    """The agent says that the store has it: the hash was recomputed (`ctx.gathered`), the content is judged. What counted as
-    lost is found again."""
+    """The agent says that the store has it: the hash was recomputed (`ctx.gathered`), the content is judged. What did not
+    arrive as it was sent is brought again. What counted as lost is found again."""
     if batch.state not in ("recorded", "granted", "lost"):
         return []
+    sha256, _ = ctx.gathered or ("", 0)
+    if sha256 == order.sha256:
+        return _judged(order, batch, ctx)
+    # who brought it has it, or had it a moment ago
+    arrived = f"SHA-256 is {sha256[:12]} in the store, {order.sha256[:12]} was sent"
+    reason = arrived if sha256 else "the store does not hold it"
+    return [TransferFailed(batch=order.batch, grant=batch.grant, reason=reason, missing=False)]
+
+
+def _judged(order: ReportStored, batch: Batch, ctx: Context) -> list[Fact]:
+    """The store keeps what is quarantined."""
     sha256, size = ctx.gathered or ("", 0)
-    if not sha256:
-        # who brought it has it, or had it a moment ago
-        reason = "the store does not hold it"
-        return [TransferFailed(batch=order.batch, grant=batch.grant, reason=reason, missing=False)]
-    if sha256 != batch.sha256:
-        reason = f"SHA-256 is {sha256[:12]} in the store, {batch.sha256[:12]} was recorded"
-        return [BatchQuarantined(batch=order.batch, lane=batch.lane, games=batch.games, reason=reason)]
     arrived = BatchStored(batch=order.batch, url=order.url, sha256=sha256, bytes=size)
     check = batch.check or Check(ok=False, reason="no check")
-    flaw = semantic_flaw(check)
+    changed = f"SHA-256 is {sha256[:12]}, {batch.sha256[:12]} was recorded" if sha256 != batch.sha256 else ""
+    flaw = changed or semantic_flaw(check)
     if flaw:
         return [arrived, BatchQuarantined(batch=order.batch, lane=batch.lane, games=batch.games, reason=flaw)]
     admitted = BatchAdmitted(
