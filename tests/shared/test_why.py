@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from stories import spar, tell
 
-from sparring.cli.status import _gate
+from sparring.cli.status import NEWEST, _gate, recent
 from sparring.contracts.base import Fact
 from sparring.contracts.health import ClusterSwitched, HealthScored, NodeJoined, NodeLost
 from sparring.contracts.lanes import GateRules, LaneSpec, Step
@@ -238,3 +238,21 @@ async def test_what_health_said_last_is_called_that_while_health_is_silent(nc: C
 ])  # fmt: skip
 def test_a_gate_without_games_shows_no_elo(row: dict[str, Any], text: str | None) -> None:
     assert _gate({"most_pairs": 400, "statistics": None, "reason": None, **row}) == text
+
+
+def test_of_hundreds_of_models_those_are_shown_whose_story_goes_on_and_the_newest_of_the_others() -> None:
+    states = ["superseded"] * 15 + ["rejected", "superseded"] * 15 + ["production", *["rejected"] * 40, "evaluating"]
+    rows = [
+        {"lane": lane, "number": number, "state": state} for lane in ("a", "b") for number, state in enumerate(states)
+    ]
+    shown = recent(rows)
+    for lane in ("a", "b"):
+        of_lane = [(row["number"], row["state"]) for row in shown if row["lane"] == lane]
+        assert [one for one in of_lane if one[1] in ("production", "evaluating")] == [
+            (45, "production"),
+            (86, "evaluating"),
+        ]
+        for state in ("superseded", "rejected"):
+            numbers = [number for number, one in enumerate(states) if one == state]
+            assert [number for number, one in of_lane if one == state] == numbers[-NEWEST:]
+    assert shown == sorted(shown, key=lambda row: (row["lane"], row["number"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
@@ -32,6 +33,8 @@ from sparring.cli.simulate import simulate
 from sparring.cli.sprt import sprt
 from sparring.cli.with_slot import with_slot
 
+OfLane = Annotated[str, typer.Option("--lane", help="Only this lane's.")]
+Everything = Annotated[bool, typer.Option("--all", help="Also all that are superseded or rejected.")]
 HELP = "Sparring: a coordination plane for self-play training. One log; every command is a reader of it."
 # in the order in which `spar --help` lists them
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -56,11 +59,12 @@ def nodes(context: typer.Context, nats: Nats = None, data: Data = None, at: At =
 
 
 def models(
-    context: typer.Context, nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False
-) -> None:
+    context: typer.Context, nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False,
+    lane: OfLane = "", everything: Everything = False,
+) -> None:  # fmt: skip
     """Each model: its gate's verdict, its rating in the lane's pool, what was measured of it; `get LANE` fetches one."""
     if context.invoked_subcommand is None:
-        status.models(nats, data, at, as_json)
+        status.models(nats, data, at, as_json, lane, everything)
 
 
 def build() -> typer.Typer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from sparring.cli import overview
@@ -34,6 +35,8 @@ select lane, candidate, statistics, pairs from lifecycle_gates
 where baseline = '' and statistics is not null qualify row_number() over (
     partition by lane, candidate order by purpose = 'anchor' desc, decided_at desc) = 1
 """
+# a lane makes dozens of models a day; of those that are out the newest are shown
+OVER, NEWEST = ("superseded", "rejected"), 10
 BALANCE = "select * from sync_balance order by lane"
 # games that nobody can use, or that lie on one node alone: why, where, and since when
 NOT_SAFE = """
@@ -96,7 +99,9 @@ def nodes(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson =
     footer(as_of)
 
 
-def models(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
+def models(
+    nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False, lane: str = "", everything: bool = False
+) -> None:  # fmt: skip
     """Each model: its gate's verdict, its rating in the lane's pool, and what was measured against generation 0."""
 
     async def ask(reader: Reader) -> Any:
@@ -114,15 +119,29 @@ def models(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
         return rows
 
     rows, as_of = with_reader(nats, data, at, ask)
+    rows = [row for row in rows if lane in ("", row["lane"])]
     if as_json:
         print_json(as_of, models=rows)
         return
-    for row in rows:
+    shown = rows if everything else recent(rows)
+    for row in shown:
         row["short"] = row["model"][:12]
     columns = ("lane", "number:no", "short:model", "state", "gate", "elo_text:Elo (95 %)", "anchor:against generation 0",
                "registered_at:registered")  # fmt: skip
-    table(rows, columns, empty="no model yet")
+    table(shown, columns, empty="no model yet")
+    if len(shown) < len(rows):
+        print(f"{len(rows) - len(shown)} older ones, superseded or rejected, are not shown: --all")
     footer(as_of)
+
+
+def recent(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each lane's models, in their order, those whose story goes on and the newest of those whose story is over."""
+    newest, over = list[dict[str, Any]](), Counter[tuple[str, str]]()
+    for row in reversed(rows):
+        over[row["lane"], row["state"]] += 1
+        if row["state"] not in OVER or over[row["lane"], row["state"]] <= NEWEST:
+            newest.append(row)
+    return newest[::-1]
 
 
 def _gate(row: dict[str, Any]) -> str | None:
