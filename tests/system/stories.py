@@ -117,13 +117,14 @@ class Stage:
         return stage
 
     @classmethod
-    async def set(cls, url: str, service: str, *, window_s: float = 120.0) -> Stage:
-        """`window_s` is how long the server itself notices that a message comes again."""
+    async def set(cls, url: str, service: str, *, window_s: float = 120.0, ack_wait_s: float = 1.0) -> Stage:
+        """`window_s` is how long the server itself notices that a message comes again, `ack_wait_s` after how long one that
+        nobody acknowledged does."""
         stage = await cls.of(url, service, window_s=window_s)
         for one in services():
             if one.name == service:
                 for durable in [*one.durables(), *([KEEPER] if service == "health" else [])]:
-                    await declare_durable(stage.js, replace(durable, ack_wait_s=1.0))
+                    await declare_durable(stage.js, replace(durable, ack_wait_s=ack_wait_s))
         return stage
 
     async def _turn(self) -> int:

@@ -36,6 +36,8 @@ spec.loader.exec_module(stories)
 FULL = os.environ.get("SPARRING_TROUBLES") == "full"
 WINDOW_S = 0.2
 AT_ONCE = 4
+# an append waits five seconds for its answer: with less than that, an order would be delivered five times meanwhile
+ACK_WAIT_S = 2.0
 # how often at least a planner acts in its story, where that is seldom: the one of the slots ends one lease
 ACTS = {"training-slots": 1, "health": 3}
 
@@ -92,7 +94,7 @@ async def scene(service: str, folder: Path, fault: str = "") -> AsyncIterator[Sc
     server = EmbeddedServer(folder / "nats", port=free_port())
     address = await asyncio.to_thread(server.start)
     with Proxy(address.url) as proxy:
-        stage = await stories.Stage.set(address.url, service, window_s=WINDOW_S)
+        stage = await stories.Stage.set(address.url, service, window_s=WINDOW_S, ack_wait_s=ACK_WAIT_S)
         replicas = [Replica(app_of(service), proxy.url, folder / "data", str(number)) for number in (0, 1)]
         try:
             await asyncio.to_thread(replicas[0].start, fault)
