@@ -87,6 +87,7 @@ def test_games_that_the_recorder_stored_itself_are_judged_in_the_same_decision()
     whole = order(url="nats://ARTIFACTS/x")
     given(BATCH).when(record, whole, gathered=(SHA, 10)).then_types(GamesRecorded, BatchStored, BatchAdmitted)
     given(BATCH).when(record, whole, gathered=(OTHER, 10)).then_types(GamesRecorded, BatchStored, BatchQuarantined)
+    given(BATCH).when(record, whole, gathered=None).then_types(GamesRecorded, TransferFailed)
 
 
 def test_a_record_without_games_is_refused() -> None:

@@ -114,18 +114,22 @@ def stored(order: ReportStored, batch: Batch, ctx: Context) -> list[Fact]:
     arrive as it was sent is brought again. What counted as lost is found again."""
     if batch.state not in ("recorded", "granted", "lost"):
         return []
-    sha256, _ = ctx.gathered or ("", 0)
-    if sha256 == order.sha256:
-        return _judged(order, batch, ctx)
-    # who brought it has it, or had it a moment ago
-    arrived = f"SHA-256 is {sha256[:12]} in the store, {order.sha256[:12]} was sent"
-    reason = arrived if sha256 else "the store does not hold it"
-    return [TransferFailed(batch=order.batch, grant=batch.grant, reason=reason, missing=False)]
+    if ctx.gathered and ctx.gathered[0] != order.sha256:
+        reason = f"SHA-256 is {ctx.gathered[0][:12]} in the store, {order.sha256[:12]} was sent"
+        return [_not_arrived(order, batch, reason)]
+    return _judged(order, batch, ctx)
+
+
+def _not_arrived(order: ReportStored, batch: Batch, reason: str) -> Fact:
+    """Who brought it has it, or had it a moment ago."""
+    return TransferFailed(batch=order.batch, grant=batch.grant, reason=reason, missing=False)
 
 
 def _judged(order: ReportStored, batch: Batch, ctx: Context) -> list[Fact]:
-    """The store keeps what is quarantined."""
-    sha256, size = ctx.gathered or ("", 0)
+    """What the store holds, if anything; it keeps what is quarantined."""
+    if not ctx.gathered:
+        return [_not_arrived(order, batch, "the store does not hold it")]
+    sha256, size = ctx.gathered
     arrived = BatchStored(batch=order.batch, url=order.url, sha256=sha256, bytes=size)
     check = batch.check or Check(ok=False, reason="no check")
     changed = f"SHA-256 is {sha256[:12]}, {batch.sha256[:12]} was recorded" if sha256 != batch.sha256 else ""
