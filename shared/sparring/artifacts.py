@@ -283,10 +283,7 @@ class FolderStore:
         return url
 
     async def get(self, url: str, to: Path) -> None:
-        source = self._path(url)
-        if not source.exists():
-            raise ArtifactMissing(f"{url} is not in the store")
-        found, _ = await asyncio.to_thread(sha256_of, source)
+        source, (found, _) = self._path(url), await self.digest(url)
         if found != source.name:
             raise HashMismatch(f"{url} holds {found}")
         await asyncio.to_thread(copied, source, to)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from sparring.adapters import adapter_for
 from sparring.contracts.base import Fact
 from sparring.decider import Decider, Recorded
 from sparring.envelope import MOST_BYTES, Envelope, derived_id, encode, recorded
@@ -29,7 +30,6 @@ ATTEMPTS = 50
 ORDERS_KEPT = timedelta(days=14)
 MOST_ORDERS = 20_000
 
-_ADAPTERS: dict[str, TypeAdapter[Any]] = {}
 Decision = Callable[[Mapping[Ref, Any]], Sequence[Fact]]
 
 
@@ -68,10 +68,7 @@ class Because:
 
 def adapter_of(decider: Decider[Any]) -> TypeAdapter[Any]:
     """How the entity's state becomes JSON and comes back."""
-    kind = decider.state_type or type(decider.initial)
-    if str(kind) not in _ADAPTERS:
-        _ADAPTERS[str(kind)] = TypeAdapter(kind)
-    return _ADAPTERS[str(kind)]
+    return adapter_for(decider.state_type or type(decider.initial))
 
 
 class EntityStore:

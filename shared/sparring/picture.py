@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import TypeAdapter
+from sparring.adapters import adapter_for
 
 T = TypeVar("T")
-_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 
 
 class StoredPicture(Generic[T]):
@@ -19,17 +18,10 @@ class StoredPicture(Generic[T]):
         self.all: T = self.kind()
 
     def dump(self) -> Any:
-        return adapter_of(self.kind).dump_python(self.all, mode="json")
+        return adapter_for(self.kind).dump_python(self.all, mode="json")
 
     def text(self) -> str:
-        return adapter_of(self.kind).dump_json(self.all).decode()
+        return adapter_for(self.kind).dump_json(self.all).decode()
 
     def load(self, data: Any) -> None:
-        self.all = adapter_of(self.kind).validate_python(data)
-
-
-def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
-    """Made once for each kind, which takes longer than most pictures take to be written."""
-    if kind not in _ADAPTERS:
-        _ADAPTERS[kind] = TypeAdapter(kind)
-    return _ADAPTERS[kind]
+        self.all = adapter_for(self.kind).validate_python(data)

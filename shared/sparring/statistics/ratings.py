@@ -90,7 +90,7 @@ def _solve(
         g, known = moved, reached
     found = {}
     for player in players:
-        _, curvature = _derivatives(player, g, points[player], games[player])
+        curvature = sum(_derivatives(player, g, points[player], games[player])[1].values())
         sigma = 0.0 if player in fixed else min(1 / math.sqrt(curvature) if curvature > 0 else MOST_SIGMA, MOST_SIGMA)
         found[player] = (g[player] * ELO, sigma * ELO)
     return found
@@ -114,10 +114,9 @@ def _step(
     slopes: dict[str, float] = {}
     rows: dict[str, dict[str, float]] = {}
     for player in free:
-        slopes[player], curvature = _derivatives(player, g, points[player], games[player])
-        diagonal[player] = curvature + LEAST_CURVATURE
-        rows[player] = {other: -_variance(g[player] - g[other]) * played
-                        for other, played in games[player].items() if other in moving}  # fmt: skip
+        slopes[player], weights = _derivatives(player, g, points[player], games[player])
+        diagonal[player] = sum(weights.values()) + LEAST_CURVATURE
+        rows[player] = {other: -weight for other, weight in weights.items() if other in moving}
     return _solved(diagonal, rows, slopes)
 
 
@@ -149,17 +148,13 @@ def _solved(diagonal: dict[str, float], rows: dict[str, dict[str, float]], right
     return found
 
 
-def _variance(difference: float) -> float:
-    p = 1 / (1 + math.exp(-difference))
-    return p * (1 - p)
-
-
 def _derivatives(
     player: str, g: Mapping[str, float], points: Mapping[str, float], games: Mapping[str, float]
-) -> tuple[float, float]:
-    slope = curvature = 0.0
+) -> tuple[float, dict[str, float]]:
+    """The likelihood's slope in the player's rating, and what each opponent adds to its curvature."""
+    slope, weights = 0.0, dict[str, float]()
     for other, played in games.items():
         p = 1 / (1 + math.exp(g[other] - g[player]))
         slope += points[other] - played * p
-        curvature += played * p * (1 - p)
-    return slope, curvature
+        weights[other] = played * p * (1 - p)
+    return slope, weights

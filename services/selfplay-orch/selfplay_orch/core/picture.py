@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from selfplay_orch.core.cluster import Breaker, Lane, Node
 from selfplay_orch.core.durations import Durations
 from selfplay_orch.core.index import Index, indexed
@@ -23,6 +21,7 @@ from selfplay_orch.core.limits import (
     evolve_seats,
 )
 from selfplay_orch.core.task import Task, evolve
+from sparring.adapters import adapter_for
 from sparring.contracts import health, lifecycle, pipeline, sync
 from sparring.contracts.parts import ALL_LANES
 from sparring.contracts.selfplay_orch import (
@@ -75,9 +74,6 @@ class Everything:
     lives: tuple[float, ...] = ()
 
 
-_ADAPTER = TypeAdapter(Everything)
-
-
 class WorkPicture:
     """A fold over the facts of all services; tasks that ended leave it."""
 
@@ -87,14 +83,14 @@ class WorkPicture:
         self.index = Index()
 
     def dump(self) -> Any:
-        return {"all": _ADAPTER.dump_python(self.all, mode="json"), "durations": self.durations.dump()}
+        return {"all": adapter_for(Everything).dump_python(self.all, mode="json"), "durations": self.durations.dump()}
 
     def text(self) -> str:
         durations = json.dumps(self.durations.dump())
-        return f'{{"all": {_ADAPTER.dump_json(self.all).decode()}, "durations": {durations}}}'
+        return f'{{"all": {adapter_for(Everything).dump_json(self.all).decode()}, "durations": {durations}}}'
 
     def load(self, data: Any) -> None:
-        self.all = _ADAPTER.validate_python(data["all"])
+        self.all = adapter_for(Everything).validate_python(data["all"])
         self.durations.load(data["durations"])
         self.index = indexed(self.all.tasks, self.all.nodes, self.all.quotas)
 
