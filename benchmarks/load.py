@@ -236,14 +236,17 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         found["started_twice"] = agents.seen.doubled
         found["outcomes_lost"] = await _lost_outcomes(nc, agents)
     finally:
-        stopping.set()
-        await running
-        await nc.close()
-        cluster.stop()
-        if options.keep:
-            print(f"files stay in {folder}")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        try:
+            stopping.set()
+            await running
+            await nc.close()
+        finally:
+            # a second signal interrupts the waiting above; no process may stay behind then either
+            cluster.stop()
+            if options.keep:
+                print(f"files stay in {folder}")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -146,6 +147,15 @@ def test_hundreds_of_candidates_that_are_as_strong_leave_a_rating_where_it_is() 
     assert crowded["c7"][0] == pytest.approx(alone["m2"][0], abs=1e-6)
 
 
+def test_a_rating_is_no_surer_than_the_match_that_it_hangs_on() -> None:
+    """Hundreds of matches against a model say how much better it is than those candidates, not than generation 0."""
+    first = ("m1", "", (0, 0, 2, 8, 40))
+    crowded = rate_pool([first, *((f"c{n}", "m1", (5, 20, 50, 20, 5)) for n in range(400))])
+    alone = rate_pool([first])
+    assert crowded["m1"][1] == pytest.approx(alone["m1"][1], rel=1e-6)
+    assert crowded["c7"][1] > crowded["m1"][1]
+
+
 PLAYERS = st.sampled_from(["a", "b", "c", "d", "e", "f"])
 RESULTS = st.lists(
     st.builds(
@@ -173,6 +183,24 @@ def test_everybody_is_expected_to_make_the_points_that_were_made(results: list[R
                 expected = one.games / (1 + 10 ** ((found[one.second][0] - found[one.first][0]) / 400))
                 missing += (one.points - expected) * (1 if player == one.first else -1)
         assert missing == pytest.approx(0.0, abs=1e-6)
+
+
+@given(RESULTS)
+def test_a_rating_s_standard_error_is_the_root_of_the_inverse_information_s_diagonal(results: list[Result]) -> None:
+    parents = dict.fromkeys("bcdef", "a")
+    found = rate(results, ["a"], parents)
+    free = [player for player in found if player != "a"]
+    information = np.zeros((len(free), len(free)))
+    for one in [*results, *(Result(player, "a", 2, 4) for player in free)]:
+        p = 1 / (1 + 10 ** ((found[one.second][0] - found[one.first][0]) / 400))
+        sides = [free.index(player) if player != "a" else None for player in (one.first, one.second)]
+        for side, other in (sides, reversed(sides)):
+            if side is not None:
+                information[side, side] += one.games * p * (1 - p)
+                if other is not None:
+                    information[side, other] -= one.games * p * (1 - p)
+    errors = np.sqrt(np.diag(np.linalg.inv(information))) * 400 / math.log(10)
+    assert [found[player][1] for player in free] == pytest.approx(errors, rel=1e-5)
 
 
 def test_the_window_grows_slower_than_the_data() -> None:

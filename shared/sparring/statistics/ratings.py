@@ -15,6 +15,7 @@ MOST_SIGMA = 10.0
 # of Newton's method: the farthest that a rating goes, when it is exact enough (in units of g), when it gives up
 MOST_G, ENOUGH, LEAST_CURVATURE = 40.0, 1e-10, 1e-9
 MOST_STEPS, MOST_HALVINGS = 200, 40
+Rows = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ def rate(
     """Elo and its standard error for every player; anchors stay at 0.
 
     The prior: 4 virtual draws against the parent; a player without one gets .01 spread over all others.
-    The outcome does not depend on the order of the results.
+    The standard error is the root of the inverse information's diagonal, at most 10 in units of g. Taken alone,
+    1/√(Σ n p(1−p)) would hold all others for known: a model that hundreds played against would look certain, though
+    all of them hang on generation 0 by its one match. The outcome does not depend on the order of the results.
     """
     points: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     games: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -88,12 +91,8 @@ def _solve(
             # no better in either direction: as exact as floats are
             break
         g, known = moved, reached
-    found = {}
-    for player in players:
-        curvature = sum(_derivatives(player, g, points[player], games[player])[1].values())
-        sigma = 0.0 if player in fixed else min(1 / math.sqrt(curvature) if curvature > 0 else MOST_SIGMA, MOST_SIGMA)
-        found[player] = (g[player] * ELO, sigma * ELO)
-    return found
+    spread = _variances(*_curvature(free, g, points, games)[:2])
+    return {player: (g[player] * ELO, min(math.sqrt(spread.get(player, 0.0)), MOST_SIGMA) * ELO) for player in players}
 
 
 def _likelihood(g: Mapping[str, float], points: Mapping[str, Mapping[str, float]]) -> float:
@@ -109,20 +108,39 @@ def _step(
     games: Mapping[str, Mapping[str, float]],
 ) -> dict[str, float]:
     """How far Newton's method moves each free player: minus the inverse of the second derivatives times the first ones."""
+    diagonal, rows, slopes = _curvature(free, g, points, games)
+    order = _eliminated(diagonal, rows, slopes)
+    found: dict[str, float] = {}
+    for player in reversed(order):
+        rest = sum(value * found[other] for other, value in rows[player].items())
+        found[player] = (slopes[player] - rest) / diagonal[player]
+    return found
+
+
+def _curvature(
+    free: Sequence[str],
+    g: Mapping[str, float],
+    points: Mapping[str, Mapping[str, float]],
+    games: Mapping[str, Mapping[str, float]],
+) -> tuple[dict[str, float], Rows, dict[str, float]]:
+    """Minus the likelihood's second derivatives, diagonal and rest, and its slopes."""
     moving = set(free)
     diagonal: dict[str, float] = {}
     slopes: dict[str, float] = {}
-    rows: dict[str, dict[str, float]] = {}
+    rows: Rows = {}
     for player in free:
         slopes[player], weights = _derivatives(player, g, points[player], games[player])
         diagonal[player] = sum(weights.values()) + LEAST_CURVATURE
         rows[player] = {other: -weight for other, weight in weights.items() if other in moving}
-    return _solved(diagonal, rows, slopes)
+    return diagonal, rows, slopes
 
 
-def _solved(diagonal: dict[str, float], rows: dict[str, dict[str, float]], right: dict[str, float]) -> dict[str, float]:
-    """The solution of a symmetric, positive definite system: Gauss's elimination, those with the fewest opponents first
-    (minimum degree). A pool is nearly a tree, each candidate with its baseline, so hardly anything is filled in."""
+def _eliminated(diagonal: dict[str, float], rows: Rows, right: dict[str, float]) -> list[str]:
+    """Gauss's elimination of a symmetric, positive definite system, in place; the order in which players left it.
+
+    Those with the fewest opponents leave first (minimum degree): a pool is nearly a tree, each candidate with its
+    baseline, so hardly anything is filled in. A player's row keeps those who were still there when it left.
+    """
     waiting = [(len(row), player) for player, row in rows.items()]
     heapq.heapify(waiting)
     order: dict[str, None] = {}
@@ -141,11 +159,23 @@ def _solved(diagonal: dict[str, float], rows: dict[str, dict[str, float]], right
                 if third != other:
                     others[third] = others.get(third, 0.0) - factor * entry
             heapq.heappush(waiting, (len(others), other))
-    found: dict[str, float] = {}
+    return list(order)
+
+
+def _variances(diagonal: dict[str, float], rows: Rows) -> dict[str, float]:
+    """The diagonal of the inverse, each player's variance with all others free to move: what it knows of itself, and
+    what those do whom it met. Only entries that the elimination touched are needed (Takahashi, Fagan and Chen 1973)."""
+    order = _eliminated(diagonal, rows, dict.fromkeys(diagonal, 0.0))
+    inverse: Rows = {player: {} for player in order}
     for player in reversed(order):
-        rest = sum(value * found[other] for other, value in rows[player].items())
-        found[player] = (right[player] - rest) / diagonal[player]
-    return found
+        shares = {other: value / diagonal[player] for other, value in rows[player].items()}
+        for other in shares:
+            entry = -sum(share * inverse[third][other] for third, share in shares.items())
+            inverse[player][other] = inverse[other][player] = entry
+        inverse[player][player] = 1 / diagonal[player] - sum(
+            share * inverse[player][other] for other, share in shares.items()
+        )
+    return {player: row[player] for player, row in inverse.items()}
 
 
 def _derivatives(
