@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
 from pydantic import TypeAdapter
 
@@ -30,6 +31,8 @@ ATTEMPTS = 50
 ORDERS_KEPT = timedelta(days=14)
 MOST_ORDERS = 20_000
 
+# by id: the sequences of the first and the last fact of it, and when it was decided
+Orders = dict[str, tuple[int, int, str]]
 Decision = Callable[[Mapping[Ref, Any]], Sequence[Fact]]
 
 
@@ -40,7 +43,7 @@ class Loaded:
     state: Any
     sequence: int = 0
     since_carried: int = 0
-    orders: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    orders: Orders = field(default_factory=dict)
     begin: int = 0
 
 
@@ -80,7 +83,8 @@ class EntityStore:
         # entities whose state is too large for one message, and at how many facts it is tried again
         self._too_large: dict[Ref, int] = {}
         self._states: OrderedDict[Ref, Loaded] = OrderedDict()
-        self._locks: dict[Ref, asyncio.Lock] = {}
+        # a lock is there for as long as somebody holds it or waits for it
+        self._locks: WeakValueDictionary[Ref, asyncio.Lock] = WeakValueDictionary()
 
     async def state(self, decider: Decider[Any], id: str) -> Loaded:
         """The entity as of its last message that a reader of this process can see."""
@@ -112,7 +116,6 @@ class EntityStore:
                 held.append(lock)
             return await self._execute(deciders, decide, because)
         finally:
-            self._forget_locks(refs[: len(held)])
             for lock in held:
                 lock.release()
 
@@ -146,13 +149,6 @@ class EntityStore:
     def forget(self, refs: Mapping[Ref, Any] | Sequence[Ref]) -> None:
         for ref in refs:
             self._states.pop(ref, None)
-
-    def _forget_locks(self, refs: Sequence[Ref]) -> None:
-        if len(self._locks) > CACHED_STATES:
-            for ref in refs:
-                lock = self._locks.get(ref)
-                if lock is not None and not getattr(lock, "_waiters", None):
-                    self._locks.pop(ref, None)
 
     async def _unmoved(self, loaded: Mapping[Ref, Loaded]) -> bool:
         ends = await asyncio.gather(*(self._log.last(ref.pattern) for ref in loaded))
@@ -231,13 +227,13 @@ class EntityStore:
         facts: Sequence[Recorded],
         carried: Mapping[Ref, int],
     ) -> None:
-        states = {ref: replace(one, since_carried=0, begin=carried[ref]) if ref in carried else one
-                  for ref, one in loaded.items()}  # fmt: skip
+        states = {ref: replace(one, since_carried=0, begin=carried[ref], orders=_remembered(one.orders, facts[0].at))
+                  if ref in carried else one for ref, one in loaded.items()}  # fmt: skip
         for one in facts:
             ref = ref_of(one.fact)
             states[ref] = _evolved(deciders[ref], states[ref], one)
         for ref, state in states.items():
-            self._keep(ref, state)
+            self._keep(deciders[ref], ref, state)
 
     def _carry_if_due(
         self, decider: Decider[Any], ref: Ref, one: Loaded, because: Because, expect: Expect
@@ -276,21 +272,20 @@ class EntityStore:
         raise LostRace(ref.pattern, loaded.sequence)
 
     def _carry(self, decider: Decider[Any], ref: Ref, loaded: Loaded, because: Because, expect: Expect) -> Outgoing:
-        oldest = (because.now - ORDERS_KEPT).isoformat()
-        orders = {id: kept for id, kept in loaded.orders.items() if kept[2] >= oldest}
-        if len(orders) > MOST_ORDERS:
-            newest = sorted(orders.items(), key=lambda one: one[1][1])[-MOST_ORDERS:]
-            orders = dict(newest)
         body = {
             "state": adapter_of(decider).dump_python(loaded.state, mode="json"),
-            "orders": orders,
+            "orders": _remembered(loaded.orders, because.now),
             "as_of": loaded.sequence,
         }
         id = derived_id(str(ref), CARRIED, str(loaded.sequence))
         headers = {"ce-id": id, "ce-type": CARRIED, "ce-source": because.source, "ce-time": because.now.isoformat()}
         return Outgoing(ref.subject(CARRIED), headers | {"Nats-Msg-Id": id}, json.dumps(body).encode(), expect)
 
-    def _keep(self, ref: Ref, loaded: Loaded) -> None:
+    def _keep(self, decider: Decider[Any], ref: Ref, loaded: Loaded) -> None:
+        """Those closed are not kept: most entities of a long run are, and hardly any of them is asked for again."""
+        if decider.closed(loaded.state):
+            self._states.pop(ref, None)
+            return
         self._states[ref] = loaded
         self._states.move_to_end(ref)
         while len(self._states) > CACHED_STATES:
@@ -308,7 +303,7 @@ class EntityStore:
         while True:
             loaded = await self._read(decider, ref, known)
             if loaded.sequence >= wanted:
-                self._keep(ref, loaded)
+                self._keep(decider, ref, loaded)
                 return loaded
             known = loaded
             await asyncio.sleep(0.002)
@@ -318,6 +313,13 @@ class EntityStore:
             return _fold(decider, known, await self._log.load(ref.pattern, known.sequence))
         carried_at = await self._log.last(ref.subject(CARRIED))
         return _fold(decider, Loaded(decider.initial), await self._log.load(ref.pattern, max(0, carried_at - 1)))
+
+
+def _remembered(orders: Orders, now: datetime) -> Orders:
+    """Those of the last 14 days, of a busy entity the newest 20,000."""
+    oldest = (now - ORDERS_KEPT).isoformat()
+    kept = {id: one for id, one in orders.items() if one[2] >= oldest}
+    return kept if len(kept) <= MOST_ORDERS else dict(sorted(kept.items(), key=lambda one: one[1][1])[-MOST_ORDERS:])
 
 
 def _recorded(raw: Raw) -> Recorded:

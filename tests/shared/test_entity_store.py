@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -221,6 +221,18 @@ async def test_an_entity_that_was_archived_for_good_begins_anew_also_where_it_is
     assert outcome.facts and (await store.state(POOL, "main")).state.holders == ("after",)
 
 
+async def test_a_closed_entity_takes_no_memory_and_its_orders_are_known_from_the_log(nc: Client) -> None:
+    """Of a hundred thousand tasks a few hundred are open; the others stay in the log alone."""
+    full = replace(POOL, closed=lambda state: len(state.holders) == 2)
+    store = EntityStore(JetStreamLog(nc))
+    await store.execute([(full, "main")], claim("a"), because("order-1", "order-1"))
+    await store.execute([(full, "main")], claim("b"), because("order-2", "order-2"))
+    again = await store.execute([(full, "main")], claim("a"), because("order-1", "order-1"))
+    assert again.repeated and await JetStreamLog(nc).end() == 2
+    await nc.jetstream().purge_stream("EVENTS", subject=MAIN.pattern)
+    assert (await store.state(full, "main")).state == Held()
+
+
 async def test_of_a_busy_entity_the_newest_orders_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool whose slots are renewed every 30 s hears thousands of orders a day: their list may not outgrow a message."""
     monkeypatch.setattr(entity_store, "MOST_ORDERS", 20)
@@ -230,6 +242,7 @@ async def test_of_a_busy_entity_the_newest_orders_are_remembered(monkeypatch: py
         await store.execute([(POOL, "main")], claim(f"h{number}"), because(f"c{number}", f"order-{number}"))
     body = json.loads((await log.load(MAIN.subject(CARRIED)))[-1].body)
     assert len(body["orders"]) == 20
+    assert len((await store.state(POOL, "main")).orders) == 30
     again = await EntityStore(log).execute([(POOL, "main")], claim("again"), because("c49", "order-49"))
     assert again.repeated and len((await EntityStore(log).state(POOL, "main")).state.holders) == 50
 
