@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 import structlog
 from nats.aio.client import Client
+from nats.js import api
 from typer.testing import CliRunner
 
 from sparring import clock, copies, hearing
@@ -148,6 +150,41 @@ async def test_a_copy_is_never_trusted_over_the_log(nc: Client, kept: Reading, t
     fresh = Reading(nc, tmp_path / "second")
     assert await fresh.begin() == good.sequence, "the older, honest one"
     fresh.hearing.close()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "cut off": lambda packed: packed[:-20],
+    "overwritten": lambda packed: packed[:200] + bytes(100) + packed[300:],
+    "not packed": lambda packed: gzip.decompress(packed),
+    "other content": lambda _: gzip.compress(b"other"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_damaged_bytes_are_refused_and_leave_no_file_behind(
+    nc: Client, kept: Reading, tmp_path: Path, damage: str
+) -> None:
+    (good,) = await kept.snapshots.fitting("training-slots", "tables", VERSION, 10**9)
+    store = await nc.jetstream().object_store("SNAPSHOTS")
+    stored = await store.get(good.name)
+    assert stored.data and stored.info.description
+    meta = api.ObjectMeta(name=good.name, description=stored.info.description)
+    await store.put(good.name, DAMAGES[damage](stored.data), meta=meta)
+    folder = tmp_path / "second"
+    fresh = Reading(nc, folder)
+    assert await fresh.begin() == 0, "the log is folded"
+    assert not [file for file in folder.rglob("*") if "draft" in file.name]
+    fresh.hearing.close()
+
+
+async def test_a_copy_takes_a_fraction_of_its_file(nc: Client, kept: Reading, tmp_path: Path) -> None:
+    (good,) = await kept.snapshots.fitting("training-slots", "tables", VERSION, 10**9)
+    file = tmp_path / "copy"
+    await kept.snapshots.fetch(good, file)
+    stored = await (await nc.jetstream().object_store("SNAPSHOTS")).get_info(good.name)
+    assert stored.size is not None and stored.size < file.stat().st_size / 2
+    assert [one.name for one in tmp_path.iterdir() if one.is_file()] == ["copy"]
 
 
 async def test_the_last_ten_copies_are_kept(nc: Client, kept: Reading, tmp_path: Path) -> None:
