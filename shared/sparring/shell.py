@@ -63,6 +63,7 @@ HANDLERS_AT_ONCE = 16
 # a planner takes at most half a core: what is new meanwhile is looked at together
 PLANNING_REST = 1.0
 ACTIONS_AT_ONCE = 16
+RECONNECTED_S = 1.0
 
 
 class Shell:
@@ -82,7 +83,7 @@ class Shell:
         self._planned_to = self._appended_to = 0
         self._loop_lag = 0.0
         self._began = time.monotonic()
-        self._unserved = asyncio.Event()
+        self._unserved, self._reconnected = asyncio.Event(), asyncio.Event()
 
     # ---- what decisions may look at
 
@@ -245,6 +246,7 @@ class Shell:
             self.lease.keep(self.stopping, self._fit),
             self._beat(),
             self._watch_loop_lag(),
+            self._declare_again(),
             self._plan(),
             self.copies.keep(lambda: self.leads, self.stopping),
         ]
@@ -266,8 +268,24 @@ class Shell:
     async def _connect(self) -> None:
         self.nc: Client = await self.broker.connect()
         self.js: JetStreamContext = self.nc.jetstream(timeout=5)
+        await self._declare()
+
+    async def _declare(self) -> None:
         for drift in await declare_topology(self.nc, replicas=self.options.replicas):
             self.log.error("the server's settings drifted", drift=str(drift))
+
+    async def _declare_again(self) -> None:
+        """A server that was started anew has lost the streams that it holds in memory: readings are kept by none then."""
+        while not self.stopping.is_set():
+            if not await comes(self._reconnected, RECONNECTED_S):
+                continue
+            self._reconnected.clear()
+            try:
+                await self._declare()
+            except (nats.errors.Error, TimeoutError, OSError) as error:
+                self.log.warning("the streams could not be declared again yet", error=repr(error))
+                self._reconnected.set()
+                await self.pause(RECONNECTED_S)
 
     async def _prepare(self) -> None:
         self.identity = await born(self.nc)
@@ -503,6 +521,7 @@ class Shell:
 
     async def _on_reconnected(self) -> None:
         self.readings.reconnected()
+        self._reconnected.set()
         self.log.info("connected again")
 
     async def _on_closed(self) -> None:
