@@ -57,10 +57,14 @@ async def connect(
             max_reconnect_attempts=2,
             allow_reconnect=False,
             user_credentials=place.creds or None,
-            **({"error_cb": on_error} if on_error else {}),
+            error_cb=on_error or _unsaid,
         )
     except (nats.errors.Error, OSError, TimeoutError) as error:
         raise BadInput(f"no NATS server answers at {place.url}: {error}; is `spar up` running?") from error
+
+
+async def _unsaid(_: Exception) -> None:
+    """What goes wrong is raised where it is noticed; nats-py would print a traceback besides."""
 
 
 async def open_log(nc: Client) -> tuple[ArchivedLog, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from sparring.errors import BadInput, CannotAnswer, LogUnavailable
+from sparring.errors import BadInput, CannotAnswer, LogUnavailable, Permanent
 
 
 def main() -> None:
     """Runs `spar`. Bad input: one sentence, exit code 2; no answer from the server: exit code 3;
-    a question that nobody can answer: exit code 4."""
+    a question that nobody can answer, or a log that this build can't read: exit code 4."""
     from sparring.cli.app import build
 
     try:
@@ -22,4 +22,7 @@ def main() -> None:
         sys.exit(3)
     except CannotAnswer as error:
         print(f"spar: {error}", file=sys.stderr)
+        sys.exit(4)
+    except Permanent as error:
+        print(f"spar: {error}; `spar doctor` says more", file=sys.stderr)
         sys.exit(4)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparring.errors import BadInput
 from sparring.place import find
 from sparring.reader import AsOf, Reader
 
@@ -36,6 +37,13 @@ def with_reader(nats: str | None, data: str | None, at: str | None, ask: Callabl
     answer, as_of = asyncio.run(run())
     _shown_at.set(as_of.at if at is not None or place.slice is not None else None)
     return answer, as_of
+
+
+def check_lane(reader: Reader, lane: str) -> None:
+    """Raises BadInput for a lane that is not registered: of a misspelt one "nothing" would be a false answer."""
+    known = [row["lane"] for row in reader.rows("select lane from pipeline_lanes order by lane")]
+    if lane and lane not in known:
+        raise BadInput(f"lane = {lane!r} is not registered; there are: {', '.join(known) or 'none'}")
 
 
 def plain(value: Any) -> Any:

@@ -23,29 +23,53 @@ from sparring.contracts.health import (
 from sparring.contracts.lifecycle import RollBack
 from sparring.contracts.pipeline import PauseLane, RegisterLane, ResumeLane
 from sparring.contracts.selfplay_orch import BoostLane
+from sparring.errors import BadInput
+from sparring.subjects import Ref
 
 Reason = Annotated[str, typer.Option(help="Why; stands in the fact.")]
 
 
-def order(nats: str | None, data: str | None, *orders: Order, expires_s: float | None = None) -> int:
-    """Sends the orders and prints the facts they led to; returns how many led to none."""
+# what an order names has to be there, as the log knows it, and which command lists it
+NAMED = {"lane": ("pipeline", "lane", "spar lanes"), "node": ("health", "node", "spar nodes"),
+         "task": ("selfplay-orch", "task", "spar tasks")}  # fmt: skip
 
-    async def run() -> int:
-        silent = 0
+
+def order(nats: str | None, data: str | None, *orders: Order, expires_s: float | None = None) -> None:
+    """Sends the orders and prints the facts they led to.
+
+    Raises BadInput before anything is sent when one names a lane, node or task that the log does not know, and typer.Exit
+    with code 1 in the end when an owner refused one.
+    """
+
+    async def run() -> bool:
+        refused = False
         async with Client(nats, data) as client:
             for one in orders:
+                await _is_there(client, one)
+            for one in orders:
                 facts = await client.ask(one, expires_s=expires_s)
-                silent += not facts
                 for fact in facts:
+                    name = type(fact.fact).__name__
+                    refused |= name.endswith("Refused")
                     body = json.dumps(plain(fact.fact.model_dump(mode="json", exclude={"spec"})))
-                    typer.echo(f"{fact.sequence} {type(fact.fact).__name__} {body}")
+                    typer.echo(f"{fact.sequence} {name} {body}")
                 if not facts:
                     typer.echo(
                         f"{type(one).__name__} {one.id}: changed nothing (or its owner is down and obeys it later)"
                     )
-        return silent
+        return refused
 
-    return asyncio.run(run())
+    if asyncio.run(run()):
+        raise typer.Exit(1)
+
+
+async def _is_there(client: Client, one: Order) -> None:
+    if isinstance(one, RegisterLane):
+        return
+    for field, (owner, entity, see) in NAMED.items():
+        name = getattr(one, field, "")
+        if name and not await client.knows(Ref(owner, entity, name)):
+            raise BadInput(f"{field} = {name!r} is not known; see {see}")
 
 
 def revision() -> int:
@@ -92,7 +116,7 @@ def halt(reason: Reason = "", nats: Nats = None, data: Data = None) -> None:
 def drain(
     node: Annotated[str, typer.Argument(help="The node; without it the whole cluster.")] = "",
     reason: Reason = "",
-    grace_s: Annotated[float, typer.Option(help="Seconds that running tasks get.")] = 60.0,
+    grace_s: Annotated[float, typer.Option(min=0, help="Seconds that running tasks get.")] = 60.0,
     nats: Nats = None,
     data: Data = None,
 ) -> None:
@@ -128,7 +152,7 @@ def retire_node(
 def boost(
     lane: Annotated[str, typer.Argument(help="The lane.")],
     factor: Annotated[float, typer.Option(min=1.0, max=3.0, help="3, 2, 1.25 or 1.")] = 2.0,
-    for_s: Annotated[float, typer.Option(help="Seconds until it ends by itself.")] = 3600.0,
+    for_s: Annotated[float, typer.Option(min=1, help="Seconds until it ends by itself.")] = 3600.0,
     nats: Nats = None,
     data: Data = None,
 ) -> None:

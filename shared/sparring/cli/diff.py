@@ -9,6 +9,7 @@ import typer
 
 from sparring.cli.changes import changes
 from sparring.cli.common import AsJson, Data, Nats, plain, print_json
+from sparring.errors import BadInput
 from sparring.place import find
 from sparring.reader import AsOf, Reader
 
@@ -25,6 +26,10 @@ def diff(
     async def run() -> tuple[dict[str, list[str]], AsOf, AsOf]:
         place = find(nats, data)
         async with await Reader.open(place, before) as one, await Reader.open(place, after or None) as two:
+            if one.as_of.sequence > two.as_of.sequence:
+                raise BadInput(
+                    f"FROM = {before!r} is sequence {one.as_of.sequence}, after TO, {two.as_of.sequence}: swap them"
+                )
             return await changes(one, two), one.as_of, two.as_of
 
     found, old, new = asyncio.run(run())

@@ -41,7 +41,7 @@ def doctor(
             if found
             else "all well: the log's invariants hold"
             if past
-            else "all well: wiring, streams, consumers, storage, services, nodes, clocks"
+            else f"all well: wiring, streams, consumers, storage, services, nodes, clocks{', invariants' if log else ''}"
         )
     raise typer.Exit(exit_code(found))
 

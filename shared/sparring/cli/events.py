@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
+from contextlib import aclosing
 from typing import Annotated, Any
 
 import typer
@@ -13,8 +15,12 @@ from sparring.client import lane_of
 from sparring.decider import Recorded
 from sparring.errors import BadInput
 from sparring.hearing import heard
+from sparring.log.interface import Raw
 from sparring.place import find
-from sparring.reader import history, moment
+from sparring.reader import History, history, moment
+from sparring.subjects import Ref
+
+LAST = 50
 
 
 def events(
@@ -22,7 +28,9 @@ def events(
     data: Data = None,
     lane: Annotated[str, typer.Option(help="Only facts about this lane.")] = "",
     type: Annotated[str, typer.Option("--type", help="Only facts of this class, e.g. ModelPromoted.")] = "",
-    since: Annotated[int | None, typer.Option(help="From this sequence on; default: the last 50 facts.")] = None,
+    since: Annotated[
+        int | None, typer.Option(min=1, help="From this sequence on; default: the last 50 facts that match.")
+    ] = None,
     at: At = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as facts happen.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
@@ -49,17 +57,45 @@ async def _events(
 ) -> None:
     async with history(find(nats, data)) as log:
         end = await moment(log, at) if at else await log.end()
-        start = max(0, end - 50) if since is None else since - 1
-        if start >= end and not follow:
+
+        def wanted(raw: Raw) -> Recorded | None:
+            one = heard(raw)
+            named = one is not None and name in ("", type(one.fact).__name__)
+            return one if one is not None and named and lane in ("", lane_of(one)) else None
+
+        if since is None:
+            found = await _last(log, end, wanted)
+            for one in found:
+                _print(one, as_json)
+            if not found and lane and not await log.last(Ref("pipeline", "lane", lane).pattern):
+                raise BadInput(f"--lane = {lane!r} is not known; see spar lanes")
+            if not found:
+                typer.echo(f"none in {end} facts", err=True)
+        if not follow and (since is None or since > end):
             return
-        async for batch in log.follow(start):
+        async for batch in log.follow(end if since is None else since - 1):
             for raw in batch:
-                one = heard(raw) if follow or raw.sequence <= end else None
-                wanted = one is not None and (not name or one.fact.__class__.__name__ == name)
-                if one is not None and wanted and (not lane or lane_of(one) == lane):
-                    _print(one, as_json)
+                fresh = wanted(raw) if follow or raw.sequence <= end else None
+                if fresh is not None:
+                    _print(fresh, as_json)
             if not follow and batch and batch[-1].sequence >= end:
                 return
+
+
+async def _last(log: History, end: int, wanted: Callable[[Raw], Recorded | None]) -> list[Recorded]:
+    """The last 50 that are wanted, up to the sequence `end`: it looks back ten times as far until it has them."""
+    back, found = LAST, list[Recorded]()
+    while end:
+        start, found = max(0, end - back), []
+        async with aclosing(log.follow(start)) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                found += [one for raw in batch if raw.sequence <= end and (one := wanted(raw)) is not None]
+                if batch and batch[-1].sequence >= end:
+                    break
+        if len(found) >= LAST or start == 0:
+            break
+        back *= 10
+    return found[-LAST:]
 
 
 def _print(one: Recorded, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from sparring.cli import overview
-from sparring.cli.common import AsJson, At, Data, Nats, footer, print_json, say_unheard, table, with_reader
+from sparring.cli.common import AsJson, At, Data, Nats, check_lane, footer, print_json, say_unheard, table, with_reader
 from sparring.reader import Reader
 from sparring.report import unheard
 
@@ -105,6 +105,7 @@ def models(
     """Each model: its gate's verdict, its rating in the lane's pool, and what was measured against generation 0."""
 
     async def ask(reader: Reader) -> Any:
+        check_lane(reader, lane)
         rated = overview.ratings(reader)
         anchors = {(row["lane"], row["candidate"]): row for row in reader.rows(ANCHORS)}
         rows = reader.rows(MODELS)

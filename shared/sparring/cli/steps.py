@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparring.cli.common import AsJson, At, Data, Nats, footer, print_json, table, with_reader
+from sparring.cli.common import AsJson, At, Data, Nats, check_lane, footer, print_json, table, with_reader
 from sparring.cli.control import Reason, order
 from sparring.cli.holds import by_hand, standing
 from sparring.client import Client
@@ -111,6 +111,7 @@ def sync(
         typer.echo(f"{asyncio.run(_sync_now(lane, nats, data))} batches are asked for")
 
     async def recommended(reader: Reader) -> list[dict[str, Any]]:
+        check_lane(reader, lane)
         return [asdict(one) for one in await ask(reader, "sync", "recommendations", lane=lane)]
 
     rows, as_of = with_reader(nats, data, at, recommended)

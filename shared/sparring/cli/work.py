@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sparring.cli.common import AsJson, At, Data, Nats, footer, print_json, table, with_reader
+from sparring.cli.common import AsJson, At, Data, Nats, check_lane, footer, print_json, table, with_reader
 from sparring.cli.control import order
 from sparring.client import Client, Recording, Submitted
 from sparring.contracts.selfplay_orch import CancelTask
@@ -62,6 +62,7 @@ def tasks(
         raise BadInput(f"--state {state!r}: give one of {', '.join(STATES)}, or open")
 
     async def ask(reader: Reader) -> list[dict[str, Any]]:
+        check_lane(reader, lane)
         values = {"lane": lane, "kind": kind, "state": state, "node": node, "most": most}
         cursor = reader.projection.con.execute(TASKS, values)
         names = [str(column[0]) for column in cursor.description or []]

@@ -22,7 +22,7 @@ from sparring.log.jetstream import JetStreamLog
 from sparring.place import Place, find
 from sparring.reader import connect
 from sparring.streams import COMMANDS
-from sparring.subjects import ref_of
+from sparring.subjects import Ref, ref_of
 
 Sent = Literal["done", "spooled"]
 
@@ -98,6 +98,10 @@ class Orders:
                 return [recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at) for raw in found]
             await asyncio.sleep(0.05)
         return []
+
+    async def knows(self, ref: Ref) -> bool:
+        """Whether the log holds a fact of that entity. Raises LogUnavailable."""
+        return await JetStreamLog(await self._connected()).last(ref.pattern) > 0
 
     async def publish(self, order: Order, *, expires_s: float | None = None) -> str:
         """Sends the order past the outbox, for what is worthless later; returns its id. Raises LogUnavailable."""

@@ -98,6 +98,9 @@ async def _storage(look: Examination) -> AsyncIterator[Finding]:
     for finding in server.payload(look.nc.max_payload):
         yield finding
     monitored = await asyncio.to_thread(_monitored, look.monitoring) if look.monitoring else {}
+    if look.monitoring and not monitored:
+        yield Finding("warning", f"server {look.monitoring}", "does not answer: its disk and memory were not looked at",
+                      "give its HTTP address, e.g. --monitoring http://127.0.0.1:8222")  # fmt: skip
     async for one in server.storage(look.js, monitored):
         yield one
 

@@ -49,6 +49,8 @@ class SliceWriter:
         """Raises BadInput for a name that says no format."""
         if path.suffix not in SLICES:
             raise BadInput(f"FILE = {str(path)!r} must end with {' or '.join(SLICES)}")
+        if not path.parent.is_dir():
+            raise BadInput(f"FILE = {str(path)!r}: there is no folder {path.parent}; make it, or name another one")
         self._path, self._draft = path, path.with_name(f".{path.name}.draft")
 
     def write(self, head: Slice, raws: Iterable[Raw]) -> int:
