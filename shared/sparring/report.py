@@ -74,7 +74,11 @@ def unheard(reader: Reader, readings: Mapping[str, Reading]) -> dict[str, Any] |
     if reader.past or (age_s is not None and age_s < SILENT_S):
         return None
     since = None if age_s is None else datetime.now(UTC) - timedelta(seconds=age_s)
-    last = "has not beaten for 15 minutes" if age_s is None else f"has not beaten for {age_s:.0f} s"
+    last = (
+        "has not beaten as far as the server knows, which keeps 15 minutes"
+        if age_s is None
+        else f"has not beaten for {age_s:.0f} s"
+    )
     return {
         "about": "health", "since": since, "whose": "a person",
         "what": f"health {last}: the score, the alarms and the states of nodes are its last word",

@@ -135,6 +135,9 @@ def _say(found: dict[str, Any], *, asked_then: bool) -> None:
         print(f"  no node    can work: {known or 'none has joined'}; see spar nodes; spar agent --nats URL starts one")
     for task in found["tasks"]:
         print(f"  tasks      {task['n']} {task['kind']} {task['state']}")
+    if found["tasks"] and not asked_then and "selfplay-orch" not in found["services_up"]:
+        # whoever waits for them waits for it, too: it alone records how they end
+        print("  of         selfplay-orch, WHICH IS NOT BEATING")
     for queue in found["back_pressure"]:
         print(f"  pressure   {queue['name']} {queue['level']}: {cell(queue['depth'])} (soft {queue['soft']:.0f})")
     for denial in found["denials"]:

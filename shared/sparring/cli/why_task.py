@@ -127,7 +127,7 @@ def say_node(found: dict[str, Any], *, asked_then: bool) -> None:
         print(
             f"  last beat  {found['beat_s']} s ago"
             if found["beat_s"] is not None
-            else "  last beat  NONE in 15 minutes"
+            else "  last beat  NONE IS KEPT (the server keeps those of 15 minutes)"
         )
     if found["resources"]:
         known = found["resources"]
