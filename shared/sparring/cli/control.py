@@ -156,7 +156,8 @@ def boost(
     nats: Nats = None,
     data: Data = None,
 ) -> None:
-    """Gives a lane more of the seats for a while."""
+    """Gives a lane more of the seats for a while. While another lane wants them none gets more than 30 %, or its equal part
+    where fewer than four lanes want seats: then a boost changes nothing."""
     order(nats, data, BoostLane(lane=lane, factor=factor, for_s=for_s, revision=revision(), by=getpass.getuser()))
 
 

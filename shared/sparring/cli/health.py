@@ -35,7 +35,10 @@ def health(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
         f"{score['grade']}, {score['value']:.2f} since {cell(score['at'])}" if score else "no score yet: is health up?"
     )
     for term in score["terms"] if score else ():
-        print(f"  {term['name']:<16} {term['value']:.2f}")
+        counted = (
+            f"{term['value']:g}, at most {term['limit']:g}" if term["limit"] is not None else f"{term['value']:.2f}"
+        )
+        print(f"  {term['name']:<16} {counted}")
     nodes = ", ".join(f"{count} {state}" for state, count in found["nodes"].items())
     switched = f" by {cluster['by_whom']}: {cluster['reason']}" if cluster.get("by_whom") else ""
     print(f"cluster {cluster['state']}{switched}; nodes: {nodes or 'none'}")
