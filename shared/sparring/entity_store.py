@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from sparring.adapters import adapter_for
 from sparring.contracts.base import Fact
 from sparring.decider import Decider, Recorded
-from sparring.envelope import MOST_BYTES, Envelope, derived_id, encode, recorded
+from sparring.envelope import MOST_BYTES, Envelope, derived_id, encode, foreign, recorded
 from sparring.errors import LogUnavailable, LostRace, NotTheOwner, RepeatedBatch, TooLarge
 from sparring.faults import fault
 from sparring.log.interface import Expect, Log, Outgoing, Raw
@@ -328,6 +328,10 @@ def _recorded(raw: Raw) -> Recorded:
 
 def _fold(decider: Decider[Any], loaded: Loaded, tail: Sequence[Raw]) -> Loaded:
     for raw in tail:
+        if foreign(raw.subject, raw.headers):
+            # the next append expects what is last on the pattern, whatever it is
+            loaded = replace(loaded, sequence=raw.sequence)
+            continue
         if raw.subject.endswith("." + CARRIED):
             # taken whatever is known: it was appended on the state of just before it, and the facts that lead there may be purged
             body = json.loads(raw.body)

@@ -120,6 +120,14 @@ def read_envelope(headers: Mapping[str, str], arrived_at: datetime) -> Envelope:
     )
 
 
+def foreign(subject: str, headers: Mapping[str, str]) -> bool:
+    """Whether somebody published past the kernel: no build ever wrote a fact without these headers, so none folds it.
+
+    Users' own facts, `evt.ext-…`, are theirs.
+    """
+    return "ce-type" not in headers and "ce-id" not in headers and not subject.startswith("evt.ext-")
+
+
 def decode(subject: str, headers: Mapping[str, str], body: bytes) -> Message:
     """The message on the wire, upcast to the version that this build knows.
 

@@ -17,7 +17,7 @@ from sparring.backoff import doubled_s
 from sparring.contracts.base import Fact
 from sparring.decider import Picture, Recorded
 from sparring.ending import comes, ended
-from sparring.envelope import recorded
+from sparring.envelope import foreign, recorded
 from sparring.errors import Permanent, ReadModelBehind, Transient
 from sparring.faults import fault
 from sparring.log.interface import Log, Raw, until
@@ -181,6 +181,9 @@ class Hearing:
         for number, raw in enumerate(batch):
             if raw.sequence > self.position:
                 one = heard(raw)
+                if one is None and foreign(raw.subject, raw.headers):
+                    self._logger.error("the log holds a message that is no fact: somebody published past the services",
+                                       sequence=raw.sequence, subject=raw.subject)  # fmt: skip
                 if one is not None:
                     self.picture.apply(one)
                     tell = self.tells.get(type(one.fact))
@@ -288,10 +291,12 @@ def _failure(part: asyncio.Task[None]) -> BaseException | None:
 
 
 def heard(raw: Raw) -> Recorded | None:
-    """The fact as folds see it; None for carried states and for users' own facts without a contract."""
+    """The fact as folds see it; None for carried states, for users' own facts without a contract, and for what is none."""
     if raw.subject.endswith("." + CARRIED):
         return None
     if raw.subject.startswith("evt.ext-") and class_of(raw.subject) is None:
+        return None
+    if foreign(raw.subject, raw.headers):
         return None
     one = recorded(raw.sequence, raw.subject, raw.headers, raw.body, raw.at)
     return one if isinstance(one.fact, Fact) else None

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import duckdb
 
 from sparring.contracts.base import FACTS, Fact
-from sparring.envelope import CORRELATION, ORDER, current
+from sparring.envelope import CORRELATION, ORDER, current, foreign
 from sparring.errors import Undecodable, UnknownMessage
 from sparring.log.headers import block_of
 from sparring.log.interface import Raw
@@ -84,6 +84,8 @@ class Staging:
                 continue
             head = block_of(raw.headers)
             if contract.line not in head or TIMED not in head:
+                if foreign(raw.subject, raw.headers):
+                    continue
                 raw = _mended(raw, contract)
                 head = block_of(raw.headers)
             heard.append(raw)
@@ -102,6 +104,8 @@ class Staging:
         if kind != "evt" or owner.startswith("ext-") or name == CARRIED:
             return None
         cls = FACTS.get((owner, entity, name))
+        if cls is None and foreign(raw.subject, raw.headers):
+            return None
         if cls is None:
             raise UnknownMessage(f"no contract matches {raw.subject} at sequence {raw.sequence}; upgrade this reader")
         return _contract(cls) if name in self._types else None

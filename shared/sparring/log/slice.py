@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from sparring.envelope import foreign
 from sparring.errors import BadInput
 from sparring.log.interface import Outgoing, Raw
 from sparring.log.memory import matches
@@ -55,6 +56,7 @@ class SliceWriter:
 
     def write(self, head: Slice, raws: Iterable[Raw]) -> int:
         """The facts come in their order; returns how many were written."""
+        raws = (raw for raw in raws if not foreign(raw.subject, raw.headers))
         write = self._ndjson if self._path.suffix == ".ndjson" else self._parquet
         try:
             count = write(head, raws)
