@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from sparring.contracts.pipeline import LanePaused, LaneRegistered, PauseLane, R
 from sparring.hearing import whole
 from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer
+from sparring.testing import eventually
 from sparring.testing.processes import Replica, app_of
 from sparring.topology import declare_topology
 
@@ -62,3 +66,27 @@ async def test_a_message_that_is_no_fact_is_folded_by_nobody_and_found_by_the_do
         replica.kill()
         await nc.close()
     assert (tmp_path / "data" / "pipeline-0.log").read_text().count("a message that is no fact") == len(GARBAGE)
+
+
+async def test_a_fact_of_a_newer_build_is_named_by_who_stands_still_before_it(url: str, tmp_path: Path) -> None:
+    """What is a fact and can't be folded stops the folds of this build: nothing skips it, and `spar services` says so."""
+    replica = Replica(app_of("pipeline"), url, tmp_path / "data")
+    nc = await nats.connect(url)
+    await declare_topology(nc)
+    headers = {"ce-id": "1", "ce-type": "FactOfTomorrow", "ce-source": "pipeline/0"}
+
+    async def said() -> bool:
+        shown = await spar("services", "--json", "--nats", url)
+        return any("no contract matches" in one["stuck"] for one in json.loads(shown.output)["services"])
+
+    try:
+        await nc.jetstream().publish("evt.pipeline.lane.x.FactOfTomorrow", b"{}", stream="EVENTS", headers=headers)
+        replica.start()
+        await eventually(said, within_s=60)
+        argv = [sys.executable, "-m", "sparring.cli", "status", "--nats", url]
+        ended = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True)
+    finally:
+        replica.kill()
+        await nc.close()
+    assert ended.returncode == 4 and "Traceback" not in ended.stderr
+    assert "no contract matches evt.pipeline.lane.x.FactOfTomorrow at sequence 1; upgrade this reader" in ended.stderr

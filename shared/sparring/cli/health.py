@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import nats.errors
+from nats.aio.client import Client
 from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
@@ -13,7 +15,10 @@ from sparring import catalogue
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, say_unheard, table, with_reader
 from sparring.contracts.readings import ServiceBeat
 from sparring.errors import BadInput
-from sparring.reader import Reader
+from sparring.log import JetStreamLog
+from sparring.place import Place, find
+from sparring.reader import AsOf, Reader, connect
+from sparring.readings import stored
 from sparring.report import SILENT_S, report, unheard
 
 ISSUE_COLUMNS = ("kind", "about", "severity", "what", "since", "whose:owner", "remedy", "until")
@@ -48,10 +53,10 @@ def health(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
     footer(as_of)
 
 
-async def unhandled(reader: Reader, service: str) -> dict[str, Any]:
+async def unhandled(nc: Client, service: str) -> dict[str, Any]:
     """How many messages wait for the service or are in its hands, and the age in seconds of the oldest of them; None where
     this user may not look at consumers."""
-    js, now = reader.nc.jetstream(timeout=5), datetime.now(UTC)
+    js, now = nc.jetstream(timeout=5), datetime.now(UTC)
     waiting, oldest = 0, None
     for durable in next((one.durables() for one in catalogue.services() if one.name == service), ()):
         try:
@@ -72,6 +77,24 @@ async def unhandled(reader: Reader, service: str) -> dict[str, Any]:
     return {"waiting": waiting, "oldest_s": None if oldest is None else round(oldest, 1)}
 
 
+async def _beats(place: Place) -> tuple[list[dict[str, Any]], AsOf]:
+    """Nothing is folded: of services that stand still before a fact this is asked where nobody can fold it, either."""
+    nc, rows = await connect(place), []
+    try:
+        end, now = await JetStreamLog(nc).end(), datetime.now(UTC)
+        for _, beat, stored_at in await stored(nc):
+            if isinstance(beat, ServiceBeat):
+                tried, age_s = beat.handled + beat.failed, max(0.0, (now - stored_at).total_seconds())
+                rows.append(
+                    beat.model_dump() | await unhandled(nc, beat.service)
+                    | {"beat_s": round(age_s, 1), "up": age_s < SILENT_S, "lag": max(0, end - beat.position),
+                       "success": beat.handled / tried if tried else None, "rss_mb": beat.rss_bytes // 2**20}
+                )  # fmt: skip
+    finally:
+        await nc.close()
+    return sorted(rows, key=lambda row: (row["service"], row["replica"])), AsOf(end, now, 0.0)
+
+
 def services(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:
     """Each replica of each service by its last beat: position, lag, waiting messages, failures, memory."""
     if at is not None:
@@ -80,21 +103,7 @@ def services(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJso
             f"`spar health --at {at}`, `spar alarms --at {at}` and `spar settings --at {at}`"
         )
 
-    async def ask(reader: Reader) -> list[dict[str, Any]]:
-        end = reader.projection.position
-        rows = []
-        for one in (await reader.readings()).values():
-            if isinstance(one.data, ServiceBeat):
-                beat = one.data
-                tried = beat.handled + beat.failed
-                rows.append(
-                    beat.model_dump() | await unhandled(reader, beat.service)
-                    | {"beat_s": round(one.age_s, 1), "up": one.age_s < SILENT_S, "lag": max(0, end - beat.position),
-                       "success": beat.handled / tried if tried else None, "rss_mb": beat.rss_bytes // 2**20}
-                )  # fmt: skip
-        return sorted(rows, key=lambda row: (row["service"], row["replica"]))
-
-    rows, as_of = with_reader(nats, data, None, ask)
+    rows, as_of = asyncio.run(_beats(find(nats, data)))
     if as_json:
         print_json(as_of, services=rows)
         return
