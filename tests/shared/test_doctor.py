@@ -177,13 +177,17 @@ async def test_the_log_is_examined_on_demand(nc: Client) -> None:
     await well(nc)
     # past the log's own append, as a stranger with the right to publish would
     await nc.jetstream().publish("evt.sync.batch.b.GamesRecorded", b"{}")
+    await nc.jetstream().publish(
+        "evt.sync.batch.c.GamesRecorded", b"{}", headers={"ce-id": "c", "ce-type": "GamesRecorded"}
+    )
     findings = await found(nc, log=True)
     assert says(
         findings,
         "log",
         "AppendsAreGuarded: 1: evt.sync.batch.b.GamesRecorded was appended without an expected sequence",
     )
-    assert says(findings, "log", "Decodes: 1: GamesRecorded.batch")
+    assert says(findings, "log", "IsAFact: 1: evt.sync.batch.b.GamesRecorded was published past the services")
+    assert says(findings, "log", "Decodes: 2: GamesRecorded.batch")
     assert exit_code(findings) == 2
 
 

@@ -21,6 +21,7 @@ from sparring.doctor import server
 from sparring.doctor.finding import Finding
 from sparring.doctor.processes import MOST_SKEW_S, Beat, processes
 from sparring.doctor.wiring import unwired
+from sparring.envelope import foreign
 from sparring.errors import LogUnavailable, Permanent
 from sparring.hearing import heard
 from sparring.invariants import Watch
@@ -165,6 +166,8 @@ async def broken_invariants(log: Log, end: int) -> AsyncIterator[Finding]:
 def _broken(watch: Watch, guards: GuardCheck, raw: Any) -> Iterator[str]:
     for text in guards.take([raw]):
         yield f"AppendsAreGuarded: {text}"
+    if foreign(raw.subject, raw.headers):
+        yield f"IsAFact: {raw.sequence}: {raw.subject} was published past the services; nobody folds it"
     try:
         one = heard(raw)
     except Permanent as error:
