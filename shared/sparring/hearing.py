@@ -181,14 +181,14 @@ class Hearing:
         for number, raw in enumerate(batch):
             if raw.sequence > self.position:
                 one = heard(raw)
-                if one is None and foreign(raw.subject, raw.headers):
-                    self._logger.error("the log holds a message that is no fact: somebody published past the services",
-                                       sequence=raw.sequence, subject=raw.subject)  # fmt: skip
                 if one is not None:
                     self.picture.apply(one)
                     tell = self.tells.get(type(one.fact))
                     if tell is not None:
                         tell(one)
+                elif foreign(raw.subject, raw.headers):
+                    self._logger.error("the log holds a message that is no fact: somebody published past the services",
+                                       sequence=raw.sequence, subject=raw.subject)  # fmt: skip
                 self.position = raw.sequence
             if number % 500 == 499:
                 await asyncio.sleep(0)

@@ -7,7 +7,7 @@ import hashlib
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -256,14 +256,17 @@ class Shell:
         """Everything before the first message, each step until the server answers: services start in any order."""
         telemetry.set_up(self.service.name, self.replica)
         for step in (self._connect, self._prepare, self._adopt_settings, self._declare_durables):
-            while not self.stopping.is_set():
-                try:
-                    await step()
-                    break
-                except (nats.errors.Error, TimeoutError, OSError, LogUnavailable, LostRace) as error:
-                    self.log.warning("no answer yet", url=self.options.nats, step=step.__name__, error=repr(error))
-                    await self.pause(0.5)
+            await self._until_answered(step)
         return not self.stopping.is_set()
+
+    async def _until_answered(self, step: Callable[[], Awaitable[None]]) -> None:
+        while not self.stopping.is_set():
+            try:
+                await step()
+                return
+            except (nats.errors.Error, TimeoutError, OSError, LogUnavailable, LostRace) as error:
+                self.log.warning("no answer yet", url=self.options.nats, step=step.__name__, error=repr(error))
+                await self.pause(0.5)
 
     async def _connect(self) -> None:
         self.nc: Client = await self.broker.connect()
@@ -277,15 +280,9 @@ class Shell:
     async def _declare_again(self) -> None:
         """A server that was started anew has lost the streams that it holds in memory: readings are kept by none then."""
         while not self.stopping.is_set():
-            if not await comes(self._reconnected, RECONNECTED_S):
-                continue
-            self._reconnected.clear()
-            try:
-                await self._declare()
-            except (nats.errors.Error, TimeoutError, OSError) as error:
-                self.log.warning("the streams could not be declared again yet", error=repr(error))
-                self._reconnected.set()
-                await self.pause(RECONNECTED_S)
+            if await comes(self._reconnected, RECONNECTED_S):
+                self._reconnected.clear()
+                await self._until_answered(self._declare)
 
     async def _prepare(self) -> None:
         self.identity = await born(self.nc)

@@ -8,11 +8,12 @@ import contextlib
 import gzip
 import hashlib
 import json
+import shutil
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import duckdb
 import nats.errors
@@ -21,6 +22,7 @@ from nats.js import api
 from nats.js.errors import Error as JetStreamError
 
 from sparring import __version__
+from sparring.artifacts import CHUNK, sha256_of
 from sparring.contracts import fingerprint
 from sparring.errors import LogUnavailable, Permanent
 from sparring.log.jetstream import JetStreamLog
@@ -28,7 +30,6 @@ from sparring.read_model import ReadModel
 from sparring.streams import SNAPSHOTS
 
 KEEP = 10
-PIECE = 1 << 20
 Kind = Literal["tables", "picture"]
 
 
@@ -68,28 +69,27 @@ class Snapshots:
     async def put(self, service: str, kind: Kind, version: str, sequence: int, file: Path) -> Snapshot:
         """Stores the file, packed, and forgets the oldest. Raises LogUnavailable when the server does not take it, and
         OSError when it can't be packed here."""
-        packed = Path(f"{file}.gz")
+        sha256, _ = await asyncio.to_thread(sha256_of, file)
+        one, packed = Snapshot(service, kind, version, sequence, sha256, self.log), Path(f"{file}.gz")
         try:
-            return await self._put(
-                service, kind, version, sequence, packed, await asyncio.to_thread(pack, file, packed)
-            )
+            await asyncio.to_thread(pack, file, packed)
+            await self._put(one, packed)
         finally:
             packed.unlink(missing_ok=True)
+        return one
 
-    async def _put(self, service: str, kind: Kind, version: str, sequence: int, packed: Path, sha256: str) -> Snapshot:
-        one = Snapshot(service, kind, version, sequence, sha256, self.log)
+    async def _put(self, one: Snapshot, packed: Path) -> None:
         meta = api.ObjectMeta(name=one.name, description=json.dumps(asdict(one)))
         try:
             store = await self._js.object_store(SNAPSHOTS)
             with packed.open("rb") as data:
                 await store.put(one.name, data, meta=meta)
-            for old in (await self._all(service, kind))[KEEP:]:
+            for old in (await self._all(one.service, one.kind))[KEEP:]:
                 with contextlib.suppress(JetStreamError):
                     await store.delete(old.name)
                     await self._js.purge_stream(f"OBJ_{SNAPSHOTS}", subject=_meta_subject(old.name))
         except (nats.errors.Error, JetStreamError, TimeoutError, OSError) as error:
             raise LogUnavailable(f"snapshot {one.name} was not stored: {error!r}") from error
-        return one
 
     async def fitting(self, service: str, kind: Kind, version: str, up_to: int) -> list[Snapshot]:
         """Those of this log and version at or before the sequence, newest first. Raises LogUnavailable."""
@@ -121,7 +121,8 @@ class Snapshots:
         packed = Path(f"{to}.gz")
         try:
             await self._get(one.name, packed)
-            found = await asyncio.to_thread(unpack, packed, to)
+            await asyncio.to_thread(unpack, packed, to)
+            found, _ = await asyncio.to_thread(sha256_of, to)
         except (nats.errors.Error, JetStreamError, TimeoutError, OSError, EOFError, zlib.error) as error:
             raise SnapshotRefused(f"{one.name} could not be read: {error!r}") from error
         finally:
@@ -147,25 +148,17 @@ class Snapshots:
         return sorted(fitting, key=lambda one: -one.sequence)
 
 
-def pack(file: Path, packed: Path) -> str:
-    """Writes the file as gzip; returns the SHA-256 of what it holds. A DuckDB file shrinks to a tenth or less, so that
-    the server keeps, and a start on an empty disk fetches, that much less."""
+def pack(file: Path, packed: Path) -> None:
+    """Writes the file as gzip. A DuckDB file shrinks to a tenth or less, so that the server keeps, and a start on an empty
+    disk fetches, that much less."""
     with file.open("rb") as plain, gzip.open(packed, "wb", compresslevel=1) as out:
-        return _copied(plain, out)
+        shutil.copyfileobj(plain, out, CHUNK)
 
 
-def unpack(packed: Path, file: Path) -> str:
-    """Writes what the gzip file holds; returns its SHA-256. Raises OSError, EOFError or zlib.error when it is damaged."""
+def unpack(packed: Path, file: Path) -> None:
+    """Writes what the gzip file holds. Raises OSError, EOFError or zlib.error when it is damaged."""
     with gzip.open(packed, "rb") as plain, file.open("wb") as out:
-        return _copied(plain, out)
-
-
-def _copied(source: IO[bytes] | gzip.GzipFile, to: IO[bytes] | gzip.GzipFile) -> str:
-    digest = hashlib.sha256()
-    while piece := source.read(PIECE):
-        digest.update(piece)
-        to.write(piece)
-    return digest.hexdigest()
+        shutil.copyfileobj(plain, out, CHUNK)
 
 
 def _meta_subject(name: str) -> str:

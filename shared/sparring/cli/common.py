@@ -39,10 +39,14 @@ def with_reader(nats: str | None, data: str | None, at: str | None, ask: Callabl
     return answer, as_of
 
 
+def lanes_of(reader: Reader) -> list[str]:
+    """The names of the lanes that are registered."""
+    return [row["lane"] for row in reader.rows("select lane from pipeline_lanes order by lane")]
+
+
 def check_lane(reader: Reader, lane: str) -> None:
     """Raises BadInput for a lane that is not registered: of a misspelt one "nothing" would be a false answer."""
-    known = [row["lane"] for row in reader.rows("select lane from pipeline_lanes order by lane")]
-    if lane and lane not in known:
+    if lane and lane not in (known := lanes_of(reader)):
         raise BadInput(f"lane = {lane!r} is not registered; there are: {', '.join(known) or 'none'}")
 
 

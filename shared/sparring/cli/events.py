@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from sparring.client import lane_of
 from sparring.decider import Recorded
 from sparring.errors import BadInput
 from sparring.hearing import heard
-from sparring.log.interface import Raw
+from sparring.log.interface import Raw, until
 from sparring.place import find
 from sparring.reader import History, history, moment
 from sparring.subjects import Ref
@@ -71,27 +70,20 @@ async def _events(
                 raise BadInput(f"--lane = {lane!r} is not known; see spar lanes")
             if not found:
                 typer.echo(f"none in {end} facts", err=True)
-        if not follow and (since is None or since > end):
-            return
-        async for batch in log.follow(end if since is None else since - 1):
+        start = end if since is None else since - 1
+        async for batch in log.follow(start) if follow else until(log, end, start):
             for raw in batch:
-                fresh = wanted(raw) if follow or raw.sequence <= end else None
+                fresh = wanted(raw)
                 if fresh is not None:
                     _print(fresh, as_json)
-            if not follow and batch and batch[-1].sequence >= end:
-                return
 
 
 async def _last(log: History, end: int, wanted: Callable[[Raw], Recorded | None]) -> list[Recorded]:
     """The last 50 that are wanted, up to the sequence `end`: it looks back ten times as far until it has them."""
     back, found = LAST, list[Recorded]()
     while end:
-        start, found = max(0, end - back), []
-        async with aclosing(log.follow(start)) as batches:  # type: ignore[type-var]
-            async for batch in batches:
-                found += [one for raw in batch if raw.sequence <= end and (one := wanted(raw)) is not None]
-                if batch and batch[-1].sequence >= end:
-                    break
+        start = max(0, end - back)
+        found = [one async for batch in until(log, end, start) for raw in batch if (one := wanted(raw)) is not None]
         if len(found) >= LAST or start == 0:
             break
         back *= 10

@@ -14,11 +14,11 @@ from nats.js.errors import NotFoundError
 from sparring import catalogue
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, say_unheard, table, with_reader
 from sparring.contracts.readings import ServiceBeat
+from sparring.doctor.examination import beats
 from sparring.errors import BadInput
 from sparring.log import JetStreamLog
 from sparring.place import Place, find
 from sparring.reader import AsOf, Reader, connect
-from sparring.readings import stored
 from sparring.report import SILENT_S, report, unheard
 
 ISSUE_COLUMNS = ("kind", "about", "severity", "what", "since", "whose:owner", "remedy", "until")
@@ -82,12 +82,13 @@ async def _beats(place: Place) -> tuple[list[dict[str, Any]], AsOf]:
     nc, rows = await connect(place), []
     try:
         end, now = await JetStreamLog(nc).end(), datetime.now(UTC)
-        for _, beat, stored_at in await stored(nc):
-            if isinstance(beat, ServiceBeat):
-                tried, age_s = beat.handled + beat.failed, max(0.0, (now - stored_at).total_seconds())
+        async for one in beats(nc):
+            if isinstance(one.data, ServiceBeat):
+                beat = one.data
+                tried = beat.handled + beat.failed
                 rows.append(
                     beat.model_dump() | await unhandled(nc, beat.service)
-                    | {"beat_s": round(age_s, 1), "up": age_s < SILENT_S, "lag": max(0, end - beat.position),
+                    | {"beat_s": round(one.age_s, 1), "up": one.age_s < SILENT_S, "lag": max(0, end - beat.position),
                        "success": beat.handled / tried if tried else None, "rss_mb": beat.rss_bytes // 2**20}
                 )  # fmt: skip
     finally:

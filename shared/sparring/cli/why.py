@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sparring.cli import why_task
-from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, with_reader
+from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, lanes_of, print_json, with_reader
 from sparring.cli.holds import Hold, held_back, standing
 from sparring.errors import BadInput, CannotAnswer
 from sparring.questions import ask
@@ -57,7 +57,7 @@ def why(
     """Stage, since, what is awaited, from whom, until when; the last decisions with their numbers."""
 
     async def answer(reader: Reader) -> tuple[str, dict[str, Any], bool]:
-        known = [row["lane"] for row in reader.rows("select lane from pipeline_lanes order by lane")]
+        known = lanes_of(reader)
         if name in known:
             return "lane", await of_lane(reader, name), reader.past
         task = await why_task.of_task(reader, name)
