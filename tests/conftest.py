@@ -25,6 +25,13 @@ def server() -> Iterator[EmbeddedServer]:
         yield one
 
 
+@pytest.fixture
+def url(server: EmbeddedServer) -> str:
+    """Where a fresh server listens."""
+    assert server.address is not None
+    return server.address.url
+
+
 @pytest_asyncio.fixture
 async def nc(server: EmbeddedServer) -> AsyncIterator[Client]:
     """A connection to a fresh server that has the whole topology."""

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
+from pathlib import Path
 
+from click.testing import Result
 from typer.testing import CliRunner
 
 from sparring import clock
 from sparring.cli.app import build
+from sparring.client import Client
 from sparring.contracts.base import Fact
+from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.pipeline import RegisterLane
 from sparring.decider import Decider
 from sparring.entity_store import Because, EntityStore
 from sparring.errors import BadInput, CannotAnswer
+from sparring.testing.processes import Replica, app_of
+
+
+async def typed(*words: str) -> Result:
+    """What the command line answers, its exception as it is."""
+    return await asyncio.to_thread(CliRunner().invoke, build(), list(words))
 
 
 def spar(*words: str) -> tuple[int, str]:
@@ -19,6 +33,19 @@ def spar(*words: str) -> tuple[int, str]:
     if isinstance(done.exception, BadInput | CannotAnswer):
         return 2, json.dumps(str(done.exception))
     return done.exit_code, done.output
+
+
+@contextlib.asynccontextmanager
+async def lane_of_pipeline(url: str, folder: Path) -> AsyncIterator[tuple[Client, Replica]]:
+    """A running `pipeline`, its files in `folder`, where the lane `hex` was just registered."""
+    spec = LaneSpec(name="hex", game="hex", commands={"selfplay": ("true", "{job}", "{out}")}, enabled=False)
+    replica = Replica(app_of("pipeline"), url, folder / "data").start()
+    try:
+        async with Client(url, outbox=folder / "outbox") as client:
+            assert await client.ask(RegisterLane(lane="hex", spec=spec), within_s=60)
+            yield client, replica
+    finally:
+        replica.kill()
 
 
 async def tell(store: EntityStore, number: int, *facts: Fact) -> None:

@@ -2,57 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nats
-import pytest
-from typer.testing import CliRunner
+from nats.aio.client import Client
+from stories import lane_of_pipeline, tell, typed
 
-from sparring import clock
-from sparring.cli.app import build
-from sparring.client import Client
-from sparring.contracts.lanes import LaneSpec
-from sparring.contracts.pipeline import PauseLane, RegisterLane
+from sparring.contracts.pipeline import PauseLane
 from sparring.contracts.training_slots import LaneHeldBack, SlotClaimed
-from sparring.envelope import Envelope, encode
+from sparring.entity_store import EntityStore
 from sparring.errors import BadInput
 from sparring.log import JetStreamLog
-from sparring.log.interface import Expect, Outgoing
-from sparring.server import EmbeddedServer
 from sparring.streams import COMMANDS
-from sparring.subjects import Ref
 from sparring.testing import at
-from sparring.testing.processes import Replica, app_of
-from sparring.topology import declare_topology
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    server = EmbeddedServer(tmp_path / "nats")
-    yield server.start().url
-    server.kill()
+async def spar(url: str, *words: str) -> Any:
+    return await typed(*words, "--nats", url)
 
 
-async def spar(url: str, *arguments: str) -> Any:
-    return await asyncio.to_thread(CliRunner().invoke, build(), [*arguments, "--nats", url])
-
-
-async def test_a_refused_order_ends_with_1_and_one_about_nothing_is_not_sent(url: str, tmp_path: Path) -> None:
-    replica = Replica(app_of("pipeline"), url, tmp_path / "data")
-    nc = await nats.connect(url)
-    await declare_topology(nc)
-    spec = LaneSpec(name="hex", game="hex", commands={"selfplay": ("true", "{job}", "{out}")}, enabled=False)
-    try:
-        replica.start()
-        async with Client(url, outbox=tmp_path / "outbox") as client:
-            assert await client.ask(RegisterLane(lane="hex", spec=spec), within_s=60)
+async def test_a_refused_order_ends_with_1_and_one_about_nothing_is_not_sent(
+    url: str, nc: Client, tmp_path: Path
+) -> None:
+    async with lane_of_pipeline(url, tmp_path) as (client, _):
         assert (await spar(url, "pause", "hex")).exit_code == 0
-        async with Client(url, outbox=tmp_path / "outbox") as client:
-            assert await client.ask(PauseLane(lane="hex", revision=10**15, by="a clock that is ahead"))
+        assert await client.ask(PauseLane(lane="hex", revision=10**15, by="a clock that is ahead"))
         refused = await spar(url, "resume", "hex")
         assert refused.exit_code == 1 and "LaneOrderRefused" in refused.output
         sent = (await nc.jetstream().stream_info(COMMANDS)).state.messages
@@ -65,20 +39,12 @@ async def test_a_refused_order_ends_with_1_and_one_about_nothing_is_not_sent(url
             answer = await spar(url, *arguments)
             assert isinstance(answer.exception, BadInput) and words in str(answer.exception)
         assert (await nc.jetstream().stream_info(COMMANDS)).state.messages == sent
-    finally:
-        replica.kill()
-        await nc.close()
 
 
-async def test_events_looks_back_until_it_has_what_is_asked_for(url: str) -> None:
-    nc = await nats.connect(url)
-    await declare_topology(nc)
+async def test_events_looks_back_until_it_has_what_is_asked_for(url: str, nc: Client) -> None:
     claimed = SlotClaimed(lane="hex", holder="h", until=at(90), waited_s=0, held=1, limit=3)
-    facts = [claimed, *(LaneHeldBack(lane="hex", reason=f"{n}", until=at(90)) for n in range(120))]
-    batch = [Outgoing(*encode(fact, Envelope(f"f{n}", "test", clock.now())), None) for n, fact in enumerate(facts)]
-    first = replace(batch[0], expect=Expect(Ref("training-slots", "pool", "main").pattern, 0))
-    await JetStreamLog(nc).append([first, *batch[1:]], "batch")
-    await nc.close()
+    facts = (LaneHeldBack(lane="hex", reason=f"{n}", until=at(90)) for n in range(120))
+    await tell(EntityStore(JetStreamLog(nc)), 1, claimed, *facts)
     found = await spar(url, "events", "--type", "SlotClaimed")
     assert found.exit_code == 0 and "SlotClaimed" in found.output and "holder=h" in found.output
     held = await spar(url, "events", "--type", "LaneHeldBack")
