@@ -13,13 +13,13 @@ from lifecycle.core import evolve as evolving
 from lifecycle.core import plan as plans
 from lifecycle.core.curriculum import weight
 from lifecycle.core.decide import abandon, before, close, record, register, roll_back
-from lifecycle.core.evolve import LANE
+from lifecycle.core.evolve import LANE, regressed
 from lifecycle.core.plan import ModelsPicture, plan
 from lifecycle.core.state import Lane
-from lifecycle.core.verdict import again, verdict
+from lifecycle.core.verdict import again, statistics, verdict
 from lifecycle.settings import Settings
 from sparring.contracts.base import Fact
-from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.lanes import GateRules, LaneSpec
 from sparring.contracts.lifecycle import (
     AbandonMatch,
     CloseGate,
@@ -142,6 +142,14 @@ def test_a_regression_of_5_10_or_20_percent_holds_training_back(elo: float, high
         before = len(world.sent)
         world.tick(60)
         assert not [one for one in world.sent[before:] if isinstance(one.order, HoldLaneBack)]
+
+
+@pytest.mark.parametrize(("lost", "worse"), [(1, False), (2, False), (3, True), (50, True)])
+def test_one_lost_pair_is_no_regression(lost: int, worse: bool) -> None:
+    counts = (lost, 0, 0, 0, 0)
+    fact = MeasurementFinished(lane="hex", gate="hex-m2", purpose="monitor", candidate=B, baseline=A, counts=counts,
+                               statistics=statistics(counts, GateRules()), reason="played")  # fmt: skip
+    assert regressed(fact) is worse
 
 
 def test_equal_weights_from_another_cause_are_refused() -> None:

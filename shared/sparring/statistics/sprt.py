@@ -42,7 +42,8 @@ def expected_score(elo: float) -> float:
     return float(1 / (1 + 10 ** (-elo / 400)))
 
 
-def _regular(counts: Sequence[float]) -> tuple[float, list[float]]:
+def regular(counts: Sequence[float]) -> tuple[float, list[float]]:
+    """How many there are and the share of each outcome; none is impossible. Raises ValueError for a negative count."""
     if len(counts) < 2 or any(count < 0 for count in counts):
         raise ValueError(f"counts = {list(counts)}: two or more, none negative")
     filled = [count if count > 0 else ZERO_COUNT for count in counts]
@@ -99,11 +100,17 @@ def _ratio(total: float, observed: Sequence[float], zero: Sequence[float], one: 
     return total * sum(p * math.log(b / a) for p, a, b in zip(observed, zero, one, strict=True))
 
 
+def deviance(counts: Sequence[float], mean: float) -> float:
+    """Twice the log-likelihood by which the counts themselves are likelier than anything with that mean score."""
+    total, observed = regular(counts)
+    return max(0.0, 2 * _ratio(total, observed, with_mean(observed, scores(counts), mean), observed))
+
+
 def llr_of_means(counts: Sequence[float], mean0: float, mean1: float) -> float:
     """The log-likelihood ratio of two mean scores: logistic Elo, and win-only tests with a baseline of 1/k."""
     if not (0 < mean0 < 1 and 0 < mean1 < 1):
         raise ValueError(f"mean scores {mean0} and {mean1}: both must lie between 0 and 1")
-    total, observed = _regular(counts)
+    total, observed = regular(counts)
     support = scores(counts)
     return _ratio(total, observed, with_mean(observed, support, mean0), with_mean(observed, support, mean1))
 
@@ -112,7 +119,7 @@ def llr(counts: Sequence[float], elo0: float, elo1: float, model: Model = "norma
     """The log-likelihood ratio of H1 (`elo1`) to H0 (`elo0`). Five counts are game pairs, two or three single games."""
     if model == "logistic":
         return llr_of_means(counts, expected_score(elo0), expected_score(elo1))
-    total, observed = _regular(counts)
+    total, observed = regular(counts)
     support = scores(counts)
     # a pair has half the variance of a game: its t-value is √2 as large
     games = math.sqrt(2) if len(counts) == 5 else 1.0
