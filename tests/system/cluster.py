@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,11 +48,11 @@ anchor_pairs = 20
 class Up(LocalCluster):
     """A running `spar up` with two lanes of the tiny engine."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> None:
         lanes = folder / "lanes.toml"
         if not lanes.exists():
             lanes.write_text(lane("a_2p") + lane("b_2p"))
-        super().__init__(folder, lanes, *options)
+        super().__init__(folder, lanes, *options, environ=environ)
 
     def pid_of(self, module: str) -> int:
         """The process of a service of this very cluster. Raises AssertionError when it does not run."""
@@ -63,8 +63,8 @@ class Up(LocalCluster):
 
 
 @contextmanager
-def up(folder: Path, *options: str) -> Iterator[Up]:
-    one = Up(folder, *options)
+def up(folder: Path, *options: str, environ: Mapping[str, str] | None = None) -> Iterator[Up]:
+    one = Up(folder, *options, environ=environ)
     try:
         yield one
     finally:

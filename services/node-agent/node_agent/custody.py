@@ -74,23 +74,24 @@ class Custody:
 
     # ---- transfers
 
-    async def upload(self, order: UploadBatch) -> None:
+    async def upload(self, order: UploadBatch, correlation: str = "") -> None:
         """Brings a batch to the store within the grant's lease and at its rate, and reports either way."""
         key = f"{order.batch}-{order.grant}"
         if not self._file(order.batch).exists():
-            self._failed(order, f"missing-{key}", "the node has no such batch", missing=True)
+            self._failed(order, f"missing-{key}", "the node has no such batch", correlation, missing=True)
             return
         try:
             async with asyncio.timeout(order.lease_s):
-                await self._bring(order.batch, order.sha256, order.bytes_per_s, f"stored-{key}")
+                await self._bring(order.batch, order.sha256, order.bytes_per_s, f"stored-{key}", correlation)
         except (Transient, TimeoutError, OSError) as error:
-            self._failed(order, f"failed-{key}", f"{type(error).__name__}: {error}")
+            self._failed(order, f"failed-{key}", f"{type(error).__name__}: {error}", correlation)
 
-    def _failed(self, order: UploadBatch, key: str, reason: str, *, missing: bool = False) -> None:
+    def _failed(self, order: UploadBatch, key: str, reason: str, correlation: str, *, missing: bool = False) -> None:
         report = ReportTransferFailed(batch=order.batch, grant=order.grant, reason=reason, missing=missing)
-        self._spool.put(report, key=key, attempt=0, names=("TransferFailed", "BatchLost", *STORED))
+        names = ("TransferFailed", "BatchLost", *STORED)
+        self._spool.put(report, key=key, attempt=0, names=names, correlation=correlation)
 
-    async def _bring(self, batch: str, sha256: str, bytes_per_s: int, key: str) -> None:
+    async def _bring(self, batch: str, sha256: str, bytes_per_s: int, key: str, correlation: str = "") -> None:
         """What changed on this disk goes under its own name: sync quarantines it, and the store keeps it."""
         path = self._file(batch)
         found, size = await asyncio.to_thread(sha256_of, path)
@@ -99,7 +100,7 @@ class Custody:
         url = await self._store.put(path, found, bytes_per_s=bytes_per_s)
         self._brought.add(batch)
         report = ReportStored(batch=batch, node=self._node, url=url, sha256=found, bytes=size)
-        self._spool.put(report, key=key, attempt=0, names=STORED)
+        self._spool.put(report, key=key, attempt=0, names=STORED, correlation=correlation)
 
     # ---- evacuation
 

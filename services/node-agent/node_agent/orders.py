@@ -12,8 +12,9 @@ from nats.aio.msg import Msg
 from node_agent.roster import Running
 from node_agent.trouble import TROUBLE
 from node_agent.work import run_task
+from sparring import clock, telemetry
 from sparring.contracts.node_agent import DrainAgent, HaltNode, ReleaseCustody, StartTask, StopTask, UploadBatch
-from sparring.envelope import decode
+from sparring.envelope import Envelope, decode, read_envelope
 from sparring.errors import Permanent
 from sparring.streams import COMMANDS, Durable
 from sparring.subjects import token
@@ -66,19 +67,21 @@ class Orders:
 
     async def _on_order(self, message: Msg) -> None:
         agent = self._agent
+        headers = dict(message.headers or {})
         try:
-            order = decode(message.subject, dict(message.headers or {}), message.data)
+            order = decode(message.subject, headers, message.data)
         except Permanent as error:
             agent.log.error("an order was not understood", subject=message.subject, error=str(error))
             await message.term()
             return
+        told = read_envelope(headers, clock.now())
         match order:
             case StartTask():
-                self.start(order)
+                self.start(order, told.traceparent)
             case StopTask(task=task, attempt=attempt, reason=reason):
                 self.stop(f"{task}-{attempt}", reason, agent.settings.grace_s)
             case UploadBatch():
-                agent.go(agent.custody.upload(order))
+                agent.go(self._upload(order, told))
             case ReleaseCustody(batch=batch):
                 agent.custody.release(batch)
             case HaltNode(reason=reason):
@@ -88,9 +91,14 @@ class Orders:
         with contextlib.suppress(nats.errors.Error):
             await message.ack()
 
-    def start(self, order: StartTask) -> None:
+    async def _upload(self, order: UploadBatch, told: Envelope) -> None:
+        with telemetry.span("upload", traceparent=told.traceparent, correlation=told.correlation, batch=order.batch,
+                            node=self._agent.settings.node):  # fmt: skip
+            await self._agent.custody.upload(order, told.correlation)
+
+    def start(self, order: StartTask, traceparent: str = "") -> None:
         """Starts a task once, however often it is ordered; orders for an earlier life of this node are void."""
-        agent, running = self._agent, Running(order)
+        agent, running = self._agent, Running(order, traceparent)
         if order.boot != agent.boot or running.key in self._known or agent.draining:
             return
         # first: what could not be written down was not begun

@@ -25,10 +25,11 @@ class Running:
     """A task on this node, listed in every beat until its outcome is seen.
 
     `cancelled` says why it is to stop. `asked` is set with it: nothing that is not there yet is waited for. `over` is set
-    when there is no time left for what is there.
+    when there is no time left for what is there. `traceparent` is the order's.
     """
 
     order: StartTask
+    traceparent: str = ""
     began: float = field(default_factory=time.monotonic)
     child: Child | None = None
     done: float = 0.0

@@ -48,8 +48,9 @@ async def run_task(agent: Agent, running: Running) -> None:
     order, spec = running.order, running.order.spec
     folder = agent.folder / "work" / running.key
     try:
-        with telemetry.span(f"run {spec.kind}", correlation=spec.iteration, task=order.task, attempt=order.attempt,
-                            kind_of_task=spec.kind, node=agent.settings.node):  # fmt: skip
+        with telemetry.span(f"run {spec.kind}", traceparent=running.traceparent, correlation=spec.iteration,
+                            task=order.task, attempt=order.attempt, kind_of_task=spec.kind,
+                            node=agent.settings.node):  # fmt: skip
             report = await _reported(agent, running, folder)
             # first: what the task leaves behind may be what fills the disk
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -46,7 +46,8 @@ def evolve(lane: Lane, recorded: Recorded) -> Lane:
             return _with(lane, gate)
         case MeasurementOpened() as fact:
             rules = next((g.rules for g in reversed(lane.gates.values()) if g.candidate == fact.candidate), GateRules())
-            gate = Gate(fact.gate, fact.purpose, fact.candidate, fact.baseline, "", recorded.at, rules, fact.pairs)
+            made_in = lane.models[fact.candidate].iteration if fact.candidate in lane.models else ""
+            gate = Gate(fact.gate, fact.purpose, fact.candidate, fact.baseline, made_in, recorded.at, rules, fact.pairs)
             return replace(_with(lane, gate), measurements=lane.measurements + 1)
         case EvaluationRequested(gate=name, task=task) as fact if name in lane.gates:
             return _with(lane, lane.gates[name].with_task(task, Task(fact.pairs, fact.opening_offset)))

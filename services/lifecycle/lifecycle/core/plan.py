@@ -136,7 +136,8 @@ def plan(ctx: Context) -> Sequence[Action]:
 
 def _regressed(ctx: Context, name: str, lane: Lane) -> Iterable[Action]:
     if regress(name, lane, ctx):
-        yield _append(name, "", lambda now: regress(name, now, ctx))
+        plays = lane.models.get(lane.production)
+        yield _append(name, plays.iteration if plays else "", lambda now: regress(name, now, ctx))
 
 
 def _fence(name: str, token: int, lane: Lane) -> Sequence[Fact]:

@@ -42,7 +42,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Gate:
-    """A match between a candidate and a baseline ('' is generation 0)."""
+    """A match between a candidate and a baseline ('' is generation 0); `iteration` is the one that made the candidate."""
 
     gate: str
     purpose: Purpose

@@ -105,4 +105,4 @@ def _on_task(name: str, task: Task, ending: Ending) -> Append:
         now: Task = states[ref]
         return ending(now) if (now.state, now.attempt) == (task.state, task.attempt) else []
 
-    return Append([(TASK, name)], decide, correlation=task.spec.iteration if task.spec else "")
+    return Append([(TASK, name)], decide, correlation=task.iteration, traceparent=task.traceparent)

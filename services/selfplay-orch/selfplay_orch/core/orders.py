@@ -22,14 +22,15 @@ def orders(look: Look) -> Iterable[Action]:
     for stop in look.all.stopping.values():
         if _runs_on(look, stop):
             order = StopTask(node=stop.node, task=stop.task, attempt=stop.attempt, reason=stop.reason)
-            yield Send(order, key=f"stop-{stop.task}-{stop.attempt}")
+            yield Send(order, key=f"stop-{stop.task}-{stop.attempt}", correlation=stop.iteration)
 
 
 def _start(look: Look) -> Iterable[Action]:
     for name, task in look.index.assigned.items():
         if task.spec is not None:
             order = StartTask(node=task.node, boot=task.boot, task=name, attempt=task.attempt, spec=task.spec)
-            yield Send(order, key=f"start-{name}-{task.attempt}", correlation=task.spec.iteration)
+            yield Send(order, key=f"start-{name}-{task.attempt}", correlation=task.iteration,
+                       traceparent=task.traceparent)  # fmt: skip
 
 
 def _runs_on(look: Look, stop: Stop) -> bool:

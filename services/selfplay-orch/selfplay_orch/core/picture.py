@@ -50,6 +50,7 @@ class Stop:
     reason: str
     at: datetime
     ordered: bool
+    iteration: str = ""
 
 
 @dataclass
@@ -204,7 +205,7 @@ class WorkPicture:
         if not task.running:
             return
         kept = {k: one for k, one in self.all.stopping.items() if (at - one.at).total_seconds() < STOPPING_KEPT_S}
-        stop = Stop(name, task.node, task.attempt, reason, at, ordered)
+        stop = Stop(name, task.node, task.attempt, reason, at, ordered, task.iteration)
         self.all.stopping = kept | {f"{name}-{task.attempt}": stop}
 
     # ---- what others decided

@@ -251,6 +251,7 @@ def placement(look: Look, name: str, spec: TaskSpec, task: Task | None, node_nam
     return Append(
         [(TASK, name), (NODE, node_name), (QUOTA, kind)],
         decide,
+        # no trace of a task's own: those that wait together are placed together
         correlation=spec.iteration,
         joins=f"placement of {kind}",
     )

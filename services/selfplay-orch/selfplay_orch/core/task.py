@@ -36,7 +36,8 @@ RUNNING = ("assigned", "started")
 class Task:
     """`attempt` numbers the assignments; `used` counts those that started: only they use up the attempts.
 
-    `since` is when it came into its state, `avoid` the node that failed it last.
+    `since` is when it came into its state, `avoid` the node that failed it last. `traceparent` is where a task outside of
+    iterations was asked for: what becomes of it lies in that trace.
     """
 
     state: State = ""
@@ -55,6 +56,11 @@ class Task:
     expires_at: datetime | None = None
     orphaned: bool = False
     superseded: tuple[int, ...] = ()
+    traceparent: str = ""
+
+    @property
+    def iteration(self) -> str:
+        return self.spec.iteration if self.spec is not None else ""
 
     @property
     def running(self) -> bool:
@@ -70,7 +76,8 @@ def evolve(task: Task, recorded: Recorded) -> Task:
     match recorded.fact:
         case TaskRequested() as fact:
             return Task("requested", fact.spec, fact.by, max_attempts=fact.max_attempts, requested_at=at, since=at,
-                        expires_at=fact.expires_at)  # fmt: skip
+                        expires_at=fact.expires_at,
+                        traceparent="" if fact.spec.iteration else recorded.traceparent)  # fmt: skip
         case TaskAssigned(attempt=attempt, node=node, boot=boot):
             return replace(task, state="assigned", attempt=attempt, node=node, boot=boot, since=at, retry_at=None,
                            orphaned=False)  # fmt: skip

@@ -32,7 +32,8 @@ LEAST_COVERAGE = 0.99
 
 @dataclass(frozen=True)
 class Batch:
-    """Identity is (task, attempt); equal content from another cause is another batch."""
+    """Identity is (task, attempt); equal content from another cause is another batch. `iteration` is the one that it was
+    played for: what becomes of it lies in that one's trace."""
 
     state: State = ""
     lane: str = ""
@@ -51,6 +52,7 @@ class Batch:
     failures: int = 0
     missing_since: datetime | None = None
     hastened_until: datetime | None = None
+    iteration: str = ""
 
 
 def evolve(batch: Batch, recorded: Recorded) -> Batch:
@@ -58,7 +60,7 @@ def evolve(batch: Batch, recorded: Recorded) -> Batch:
         case GamesRecorded() as fact:
             return Batch(
                 "recorded", fact.lane, fact.node, fact.ephemeral, fact.model, fact.sha256, fact.bytes, fact.games,
-                fact.positions, fact.check, recorded_at=recorded.at,
+                fact.positions, fact.check, recorded_at=recorded.at, iteration=recorded.correlation,
             )  # fmt: skip
         case GamesRefused():
             return replace(batch, state="refused")

@@ -127,7 +127,7 @@ def _grant(ctx: Context, name: str, batch: Batch, value: float, ended: frozenset
             ),
         ]  # fmt: skip
 
-    return Append([(BATCH, name), (QUOTA, MAIN)], decide)
+    return Append([(BATCH, name), (QUOTA, MAIN)], decide, correlation=batch.iteration)
 
 
 def _running(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
@@ -139,20 +139,21 @@ def _running(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
             lease_s = (batch.until - ctx.now).total_seconds()
             order = UploadBatch(node=batch.node, batch=name, sha256=batch.sha256, grant=batch.grant, lease_s=lease_s,
                                 bytes_per_s=ctx.settings.link_bits_per_s // 8)  # fmt: skip
-            yield Send(order, key=f"upload-{name}-{batch.grant}", expires_s=lease_s, again_s=ctx.settings.lease_s)
+            yield Send(order, key=f"upload-{name}-{batch.grant}", correlation=batch.iteration, expires_s=lease_s,
+                       again_s=ctx.settings.lease_s)  # fmt: skip
             continue
         expired = TransferFailed(batch=name, grant=batch.grant, reason="the grant's lease ended")
-        yield _alone(name, expired, "granted", batch.grant)
+        yield _alone(name, expired, "granted", batch.grant, batch.iteration)
 
 
-def _alone(name: str, fact: Fact, state: str, grant: int | None = None) -> Append:
+def _alone(name: str, fact: Fact, state: str, grant: int | None = None, iteration: str = "") -> Append:
     ref = BATCH.ref(name)
 
     def decide(states: Mapping[Ref, Any]) -> Sequence[Fact]:
         now: Batch = states[ref]
         return [fact] if now.state == state and grant in (None, now.grant) else []
 
-    return Append([(BATCH, name)], decide)
+    return Append([(BATCH, name)], decide, correlation=iteration)
 
 
 def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
@@ -174,7 +175,7 @@ def _releases(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
         if at != ctx.now:
             picture.telling[name] = (ctx.now, times + 1)
         order = ReleaseCustody(node=batch.node, batch=name, sha256=batch.sha256)
-        yield Send(order, key=f"release-{name}", again_s=RELEASE_AGAIN_S)
+        yield Send(order, key=f"release-{name}", correlation=batch.iteration, again_s=RELEASE_AGAIN_S)
 
 
 def _lost(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
@@ -191,7 +192,7 @@ def _lost(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
         says = "is gone" if node.lost_at else "has no such batch"
         proof = f"node {batch.node} {says} since {since.isoformat()}, the store never had it"
         fact = BatchLost(batch=name, lane=batch.lane, games=batch.games, proof=proof)
-        yield _alone(name, fact, batch.state, batch.grant)
+        yield _alone(name, fact, batch.state, batch.grant, batch.iteration)
 
 
 def _retired(ctx: Context, picture: CustodyPicture) -> Iterable[Action]:
