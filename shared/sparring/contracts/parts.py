@@ -87,6 +87,11 @@ class Term(Part):
     limit: float | None = None
 
 
+def how_to_start(service: str) -> str:
+    """The remedy where a service does not run."""
+    return f"start it: docker compose up -d {service}, or uv run --package {service} {service}"
+
+
 def handler_limit(service: str) -> str:
     """The name of the threshold that a service's handlers have to keep."""
     return f"handler-{service}"

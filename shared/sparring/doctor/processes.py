@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sparring.contracts import fingerprint
+from sparring.contracts.parts import how_to_start
 from sparring.contracts.readings import Heartbeat, ServiceBeat
 from sparring.doctor.finding import Finding
 
@@ -45,7 +46,7 @@ def processes(beats: Sequence[Beat], names: Sequence[str], planning: Sequence[st
     for name in names:
         replicas = alive.get(name, [])
         if not replicas:
-            yield Finding("critical", f"service {name}", "does not beat", f"start it: uv run --package {name} {name}")
+            yield Finding("critical", f"service {name}", "does not beat", how_to_start(name))
             continue
         yield from _replicas(name, replicas, name in planning)
         for one in replicas:

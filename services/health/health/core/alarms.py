@@ -17,6 +17,7 @@ from health.core.redriving import abandoned, stalled
 from health.core.score import Parts
 from sparring.contracts.base import Fact
 from sparring.contracts.health import AlarmCleared, AlarmRaised
+from sparring.contracts.parts import how_to_start
 from sparring.decider import Append, Context
 from sparring.subjects import Ref, token
 
@@ -55,8 +56,7 @@ def causes(ctx: Context, picture: HealthPicture, beats: Heard, now: Parts, machi
 
 def of_services(ctx: Context, picture: HealthPicture, beats: Heard, now: Parts) -> Iterator[Cause]:
     for name in now.silent:
-        yield Cause(f"service-{name}", name, "critical", f"{name} does not beat",
-                    f"start it: uv run --package {name} {name}")  # fmt: skip
+        yield Cause(f"service-{name}", name, "critical", f"{name} does not beat", how_to_start(name))
     for (name, replica), (beat, _) in beats.replicas.items():
         if beat.stuck and name not in now.silent:
             yield Cause(f"stuck-{name}-{token(replica)}", name, "critical",
