@@ -26,6 +26,7 @@ from nats.aio.client import Client
 
 from sparring import __version__
 from sparring.catalogue import read_models
+from sparring.connection import close
 from sparring.contracts import fingerprint
 from sparring.decider import Reading
 from sparring.errors import BadInput, CannotAnswer
@@ -100,7 +101,7 @@ async def history(place: Place) -> AsyncIterator[History]:
     try:
         yield ArchivedLog(nc)
     finally:
-        await nc.close()
+        await close(nc)
 
 
 class Reader:
@@ -129,7 +130,7 @@ class Reader:
         try:
             return await cls._of(nc, ArchivedLog(nc), at)
         except BaseException:
-            await nc.close()
+            await close(nc)
             raise
 
     @classmethod
@@ -218,7 +219,7 @@ class Reader:
         if self._folder is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
         if self._nc is not None:
-            await self._nc.close()
+            await close(self._nc)
 
     async def __aenter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from sparring.contracts.parts import how_to_start
 from sparring.contracts.readings import ServiceBeat
 from sparring.decider import Reading
 from sparring.reader import Reader
@@ -82,7 +83,7 @@ def unheard(reader: Reader, readings: Mapping[str, Reading]) -> dict[str, Any] |
     return {
         "about": "health", "since": since, "whose": "a person",
         "what": f"health {last}: the score, the alarms and the states of nodes are its last word",
-        "remedy": "start it: uv run --package health health",
+        "remedy": how_to_start("health"),
     }  # fmt: skip
 
 

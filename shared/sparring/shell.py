@@ -24,6 +24,7 @@ from nats.js.kv import KeyValue
 from sparring import __version__, clock, garbage, logs, telemetry
 from sparring.artifacts import ArtifactStore, open_store
 from sparring.binding import Repeats, adoption, order_id
+from sparring.connection import close
 from sparring.contracts import fingerprint
 from sparring.contracts.base import Order
 from sparring.contracts.health import ThresholdMoved
@@ -477,7 +478,7 @@ class Shell:
             self.log.warning("handlers did not end in time", error=repr(error))
         # closed, not drained: nats-py never counts a message done that a fetch found waiting, and would wait for it
         if hasattr(self, "nc"):
-            await self.nc.close()
+            await close(self.nc)
         if hasattr(self, "hearing"):
             self.hearing.close()
         await asyncio.to_thread(telemetry.flush)

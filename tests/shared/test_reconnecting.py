@@ -7,7 +7,9 @@ from pathlib import Path
 
 import nats
 import nats.errors
+import pytest
 
+from sparring.connection import close
 from sparring.errors import SparringError
 from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer, free_port
@@ -40,3 +42,22 @@ async def test_after_the_server_was_started_anew_readings_are_kept_again(tmp_pat
         replica.kill()
         await nc.close()
         server.kill()
+
+
+@pytest.mark.parametrize("unsent", [0, 3])
+async def test_whoever_ends_while_the_server_is_away_ends_well(server: EmbeddedServer, url: str, unsent: int) -> None:
+    """An agent whose everything was on disk ended with exit code 1, in the words of asyncio."""
+
+    async def quiet(_: Exception) -> None: ...
+
+    nc = await nats.connect(url, max_reconnect_attempts=-1, error_cb=quiet)
+    await asyncio.to_thread(server.kill)
+
+    async def lost() -> bool:
+        return not nc.is_connected
+
+    await eventually(lost)
+    for _ in range(unsent):
+        await nc.publish("tel.svc-sync-0.heartbeat", b"{}")
+    await close(nc)
+    assert nc.is_closed

@@ -26,6 +26,7 @@ from node_agent.trouble import TROUBLE
 from node_agent.work import ENDINGS
 from sparring import logs, telemetry
 from sparring.artifacts import open_store
+from sparring.connection import close
 from sparring.contracts.selfplay_orch import ReportTaskFailed
 from sparring.ending import ended
 from sparring.probes import serve
@@ -74,7 +75,7 @@ class Agent:
         await ended(*loops)
         if probes is not None:
             probes.close()
-        await self.nc.close()
+        await close(self.nc)
         await asyncio.to_thread(telemetry.flush)
         return self.exit_code
 
@@ -101,7 +102,7 @@ class Agent:
                 self.log.warning("no server or no streams yet", url=settings.nats, error=repr(error))
                 if getattr(self, "nc", None) is not None and not self.nc.is_closed:
                     self._leaving = True
-                    await self.nc.close()
+                    await close(self.nc)
                     self._leaving = False
                 await asyncio.sleep(0.5)
                 continue

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from sparring.cli.common import AsJson, At, Data, Nats, print_json
+from sparring.connection import close
 from sparring.doctor import Examination, Finding, broken_invariants, examine, exit_code
 from sparring.place import Place, find, recall
 from sparring.reader import connect, history, moment
@@ -64,4 +65,4 @@ async def _found(place: Place, monitoring: str, log: bool) -> list[Finding]:
     try:
         return await examine(Examination(nc, monitoring or (known or {}).get("monitoring", ""), refused), log=log)
     finally:
-        await nc.close()
+        await close(nc)

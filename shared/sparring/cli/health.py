@@ -13,6 +13,7 @@ from nats.js.errors import NotFoundError
 
 from sparring import catalogue
 from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, print_json, say_unheard, table, with_reader
+from sparring.connection import close
 from sparring.contracts.readings import ServiceBeat
 from sparring.doctor.examination import beats
 from sparring.errors import BadInput
@@ -92,7 +93,7 @@ async def _beats(place: Place) -> tuple[list[dict[str, Any]], AsOf]:
                        "success": beat.handled / tried if tried else None, "rss_mb": beat.rss_bytes // 2**20}
                 )  # fmt: skip
     finally:
-        await nc.close()
+        await close(nc)
     return sorted(rows, key=lambda row: (row["service"], row["replica"])), AsOf(end, now, 0.0)
 
 

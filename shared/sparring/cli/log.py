@@ -13,6 +13,7 @@ from sparring.archive import Archived
 from sparring.archive import archive as archived_up_to
 from sparring.artifacts import open_store
 from sparring.cli.common import AsJson, Data, Nats, print_json, table
+from sparring.connection import close
 from sparring.log.archived import ArchivedLog, archived
 from sparring.place import find
 from sparring.reader import connect, moment, open_log
@@ -45,7 +46,7 @@ def archive(
             up_to = await moment(log, before, "--before")
             return await archived_up_to(nc, up_to, store, identity, clock.now(), say)
         finally:
-            await nc.close()
+            await close(nc)
 
     done = asyncio.run(run())
     if as_json:
@@ -68,7 +69,7 @@ def status(nats: Nats = None, data: Data = None, as_json: AsJson = False) -> Non
                     "archived_through": told.through if told else 0,
                     "segments": [one.model_dump(mode="json") for one in told.segments] if told else []}  # fmt: skip
         finally:
-            await nc.close()
+            await close(nc)
 
     found = asyncio.run(run())
     if as_json:

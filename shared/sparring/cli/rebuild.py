@@ -15,6 +15,7 @@ import typer
 
 from sparring.catalogue import services
 from sparring.cli.common import AsJson, Data, Nats, print_json
+from sparring.connection import close
 from sparring.errors import BadInput
 from sparring.place import find
 from sparring.reader import connect, open_log
@@ -86,7 +87,7 @@ async def _rebuild(
     finally:
         for live in lives:
             live.close()
-        await nc.close()
+        await close(nc)
 
 
 @contextmanager

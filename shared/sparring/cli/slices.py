@@ -13,6 +13,7 @@ import typer
 
 from sparring.cli.common import AsJson, Data, Nats, print_json
 from sparring.client import lane_of
+from sparring.connection import close
 from sparring.errors import BadInput
 from sparring.hearing import heard
 from sparring.log.interface import Raw, until
@@ -59,7 +60,7 @@ async def _export(
             coming = (raw for raw in _coming(batches, asyncio.get_running_loop()) if not lane or _about(raw, lane))
             return head, await asyncio.to_thread(writer.write, head, coming)
     finally:
-        await nc.close()
+        await close(nc)
 
 
 def _coming(batches: AsyncIterator[list[Raw]], loop: asyncio.AbstractEventLoop) -> Iterator[Raw]:

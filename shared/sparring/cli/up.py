@@ -23,6 +23,7 @@ from sparring.cli import overview
 from sparring.cli.common import Rows, table
 from sparring.cli.screen import Look, Screen
 from sparring.client import Client
+from sparring.connection import close
 from sparring.contracts.lanes import LaneSpec
 from sparring.contracts.pipeline import RegisterLane
 from sparring.ending import CalledOff, comes, ended, unless
@@ -141,7 +142,7 @@ async def _declare(place: Place) -> None:
         for drift in await declare_topology(nc):
             raise BadInput(f"{drift}; set it back with `nats stream edit`, or start in an empty --data folder")
     finally:
-        await nc.close()
+        await close(nc)
 
 
 def _start_children(run: Run, agents: int, manual: bool) -> None:
@@ -177,7 +178,7 @@ async def _watch(run: Run, specs: Sequence[LaneSpec], once: int) -> Rows:
     try:
         reader = await unless(stop, Reader.over(nc, _emptied(run.data / "screen")))
     except CalledOff:
-        await nc.close()
+        await close(nc)
         return []
     fresh = list[Raw]()
     following = asyncio.create_task(_follow(reader, fresh))

@@ -14,6 +14,7 @@ from nats.aio.client import Client as Nats
 from nats.js.errors import Error as JetStreamError
 
 from sparring import clock, telemetry
+from sparring.connection import close
 from sparring.contracts.base import Order
 from sparring.decider import Recorded
 from sparring.envelope import ORDER, encode_order, recorded
@@ -53,7 +54,7 @@ class Orders:
 
     async def __aexit__(self, *_: object) -> None:
         if self._nc is not None:
-            await self._nc.close()
+            await close(self._nc)
         await asyncio.to_thread(telemetry.send_now)
 
     async def _connected(self) -> Nats:
