@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from click.testing import Result
+from nats.aio.client import Client as Nats
 from typer.testing import CliRunner
 
 from sparring import clock
@@ -20,6 +21,7 @@ from sparring.contracts.pipeline import RegisterLane
 from sparring.decider import Decider
 from sparring.entity_store import Because, EntityStore
 from sparring.errors import BadInput, CannotAnswer
+from sparring.log import JetStreamLog
 from sparring.testing.processes import Replica, app_of
 
 
@@ -57,3 +59,18 @@ async def tell(store: EntityStore, number: int, *facts: Fact) -> None:
     entities = {decider.ref(id): (decider, id) for decider, id in deciders}
     because = Because(source="test", now=clock.now(), id=f"story-{number}")
     await store.execute(list(entities.values()), lambda _: list(facts), because)
+
+
+async def after(nc: Nats, *story: Fact) -> tuple[EntityStore, str]:
+    """A store of the log that tells the story, a decision a fact, and the server's address."""
+    store = EntityStore(JetStreamLog(nc))
+    for number, fact in enumerate(story):
+        await tell(store, number, fact)
+    return store, nc.connected_url.geturl()
+
+
+async def asked(url: str, *words: str) -> str:
+    """What `spar` answers; it must know."""
+    code, text = await asyncio.to_thread(spar, *words, "--nats", url)
+    assert code == 0, text
+    return text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from nats.aio.client import Client
-from stories import spar, tell
+from stories import after, asked, spar, tell
 
 from sparring.cli.status import NEWEST, _gate, recent
 from sparring.contracts.base import Fact
@@ -31,9 +31,7 @@ from sparring.contracts.pipeline import (
 )
 from sparring.contracts.readings import ServiceBeat
 from sparring.contracts.sync import BatchAdmitted, BatchQuarantined, GamesRecorded, SyncHastened
-from sparring.entity_store import EntityStore
 from sparring.lane_file import PROGRAMS
-from sparring.log import JetStreamLog
 from sparring.testing import at
 
 AUTO = ("sync", "export", "train", "evaluate", "promote")
@@ -87,19 +85,6 @@ def passed(model: str = "a" * 64, number: int = 1) -> list[Fact]:
                     reason="accepted_h1", counts=(0, 0, 1, 2, 3), statistics=None, rules=GateRules(), policy="p",
                     settings_hash="s", by_hand=True),
     ]  # fmt: skip
-
-
-async def after(nc: Client, *story: Fact) -> tuple[EntityStore, str]:
-    store = EntityStore(JetStreamLog(nc))
-    for number, fact in enumerate(story):
-        await tell(store, number, fact)
-    return store, nc.connected_url.geturl()
-
-
-async def asked(url: str, *words: str) -> str:
-    code, text = await asyncio.to_thread(spar, *words, "--nats", url)
-    assert code == 0, text
-    return text
 
 
 @pytest.mark.parametrize("how", ["off", "paused", "free", "switched"])

@@ -90,6 +90,11 @@ def ago(then: datetime, now: datetime | None = None) -> str:
     return f"{text} ago" if seconds >= 0 else f"in {text}"
 
 
+def elo(value: float) -> str:
+    """Whole Elo with a sign; nothing is minus zero."""
+    return f"{round(value):+d}"
+
+
 def span(seconds: float) -> str:
     """A duration in the unit that people would use."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):

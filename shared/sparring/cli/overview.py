@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sparring.cli.common import elo
 from sparring.cli.holds import HELD, NEWEST, PASSED, held_back
 from sparring.reader import Reader
 from sparring.statistics.pool import rate_pool
@@ -54,7 +55,7 @@ class Rating:
 
     @property
     def text(self) -> str:
-        return f"{self.elo:+.0f} ± {1.96 * self.sigma:.0f}"
+        return f"{elo(self.elo)} ± {1.96 * self.sigma:.0f}"
 
 
 def ratings(reader: Reader) -> dict[tuple[str, str], Rating]:
@@ -64,8 +65,8 @@ def ratings(reader: Reader) -> dict[tuple[str, str], Rating]:
         pools.setdefault(row["lane"], []).append((row["candidate"], row["baseline"], tuple(row["counts"])))
     found: dict[tuple[str, str], Rating] = {}
     for lane, matches in pools.items():
-        for model, (elo, sigma) in rate_pool(matches).items():
-            found[lane, model] = Rating(elo, sigma)
+        for model, (value, sigma) in rate_pool(matches).items():
+            found[lane, model] = Rating(value, sigma)
     return found
 
 

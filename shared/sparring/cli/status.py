@@ -6,7 +6,19 @@ from collections import Counter
 from typing import Any
 
 from sparring.cli import overview
-from sparring.cli.common import AsJson, At, Data, Nats, check_lane, footer, print_json, say_unheard, table, with_reader
+from sparring.cli.common import (
+    AsJson,
+    At,
+    Data,
+    Nats,
+    check_lane,
+    elo,
+    footer,
+    print_json,
+    say_unheard,
+    table,
+    with_reader,
+)
 from sparring.reader import Reader
 from sparring.report import unheard
 
@@ -154,14 +166,15 @@ def _gate(row: dict[str, Any]) -> str | None:
         return f"plays: {pairs}"
     if not row["statistics"]:
         return f"{row['verdict']}: {row['reason']}"
-    return f"{row['verdict']} {row['statistics']['elo']:+.0f}: {row['reason']}, {pairs}"
+    return f"{row['verdict']} {elo(row['statistics']['elo'])}: {row['reason']}, {pairs}"
 
 
 def _anchor(row: dict[str, Any] | None) -> str | None:
     if row is None:
         return None
     measured = row["statistics"]
-    return f"{measured['elo']:+.0f} [{measured['elo_low']:+.0f}, {measured['elo_high']:+.0f}] LOS {measured['los']:.3f}"
+    low, high = elo(measured["elo_low"]), elo(measured["elo_high"])
+    return f"{elo(measured['elo'])} [{low}, {high}] LOS {measured['los']:.3f}"
 
 
 def data(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:

@@ -1,4 +1,4 @@
-"""`spar why LANE|TASK|NODE`: where it stands, and why."""
+"""`spar why LANE|TASK|NODE|MODEL`: where it stands, and why."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sparring.cli import why_task
-from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, lanes_of, print_json, with_reader
+from sparring.cli import why_model, why_task
+from sparring.cli.common import AsJson, At, Data, Nats, cell, elo, footer, lanes_of, print_json, with_reader
 from sparring.cli.holds import Hold, held_back, standing
 from sparring.errors import BadInput, CannotAnswer
 from sparring.questions import ask
@@ -48,13 +48,16 @@ where lane = ? and state in ('quarantined', 'lost') and changed_at >= ? group by
 
 
 def why(
-    name: Annotated[str, typer.Argument(help="A lane, a task or a node.")],
+    name: Annotated[
+        str, typer.Argument(help="A lane, a task, a node, a model (six characters of its hash will do) or a gate.")
+    ],
     nats: Nats = None,
     data: Data = None,
     at: At = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stage, since, what is awaited, from whom, until when; the last decisions with their numbers."""
+    """Where it stands, and why: what a lane awaits, from whom, until when, and its last decisions; what a task, a node or a
+    model went through, with the numbers."""
 
     async def answer(reader: Reader) -> tuple[str, dict[str, Any], bool]:
         known = lanes_of(reader)
@@ -66,17 +69,20 @@ def why(
         node = await why_task.of_node(reader, name)
         if node is not None:
             return "node", node, reader.past
+        model = await why_model.of_model(reader, name)
+        if model is not None:
+            return "model", model, reader.past
         nodes = [row["node"] for row in reader.rows("select node from health_nodes order by node")]
         raise BadInput(
-            f"{name!r} is no lane, task or node; lanes: {', '.join(known) or 'none'}; nodes: {', '.join(nodes[:20]) or 'none'}; "
-            "tasks: see spar tasks"
+            f"{name!r} is no lane, task, node, model or gate; lanes: {', '.join(known) or 'none'}; nodes: {', '.join(nodes[:20]) or 'none'}; "
+            "tasks: see spar tasks; models: see spar models"
         )
 
     (what, found, past), as_of = with_reader(nats, data, at, answer)
     if as_json:
         print_json(as_of, **found)
         return
-    say = {"lane": _say, "task": why_task.say_task, "node": why_task.say_node}[what]
+    say = {"lane": _say, "task": why_task.say_task, "node": why_task.say_node, "model": why_model.say_model}[what]
     say(found, asked_then=past)
     footer(as_of)
 
@@ -190,6 +196,6 @@ def _numbers(statistics: dict[str, Any] | None) -> str:
         return "without games"
     return (
         f"LLR {statistics['llr']:.2f} in [{statistics['lower']:.2f}, {statistics['upper']:.2f}], "
-        f"Elo {statistics['elo']:+.0f} [{statistics['elo_low']:+.0f}, {statistics['elo_high']:+.0f}], "
+        f"Elo {elo(statistics['elo'])} [{elo(statistics['elo_low'])}, {elo(statistics['elo_high'])}], "
         f"LOS {statistics['los']:.3f}, {statistics['games']} games"
     )

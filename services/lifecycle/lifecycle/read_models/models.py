@@ -17,12 +17,13 @@ from sparring.read_model import ReadModel, on
 TABLES = """
 create table if not exists lifecycle_models (
     lane varchar, model varchar, number bigint, state varchar, iteration varchar, artifact json, parent varchar,
-    dataset varchar, evidence json, registered_at timestamptz, changed_at timestamptz, primary key (lane, model)
+    dataset varchar, evidence json, registered_at timestamptz, changed_at timestamptz, reason varchar,
+    primary key (lane, model)
 );
 create table if not exists lifecycle_gates (
     gate varchar primary key, lane varchar, purpose varchar, candidate varchar, baseline varchar, state varchar,
     verdict varchar, reason varchar, counts json, statistics json, pairs bigint, opened_at timestamptz,
-    decided_at timestamptz, most_pairs bigint
+    decided_at timestamptz, most_pairs bigint, rules json
 );
 create table if not exists lifecycle_matches (
     gate varchar, task varchar, lane varchar, purpose varchar, candidate varchar, baseline varchar, counts json,
@@ -34,26 +35,35 @@ create table if not exists lifecycle_curriculum (lane varchar primary key, weigh
 REGISTERED = """
 insert or ignore into lifecycle_models
 select data->>'$.lane', data->>'$.model', (data->>'$.number')::bigint, 'evaluating', data->>'$.lineage.iteration',
-    data->'$.artifact', data->>'$.lineage.parent', data->>'$.lineage.dataset', data->'$.evidence', "at", "at"
+    data->'$.artifact', data->>'$.lineage.parent', data->>'$.lineage.dataset', data->'$.evidence', "at", "at",
+    null
 from facts where type = 'ModelRegistered'
 """
 
 # a promotion supersedes the model before, a rollback puts an earlier one back: each is two changes of state
 STATES = """
-update lifecycle_models set state = c.state, changed_at = c.moment
+update lifecycle_models set state = c.state, changed_at = c.moment, reason = c.reason
 from (
-    select lane, model, arg_max(state, sequence) state, arg_max(moment, sequence) moment from (
+    select lane, model, arg_max(state, sequence) state, arg_max(moment, sequence) moment, arg_max(reason, sequence) reason
+    from (
         select data->>'$.lane' lane, data->>'$.model' model, sequence, "at" moment,
             case type when 'ModelPromoted' then 'production' when 'ModelRejected' then 'rejected' else 'rolled_back' end
-                state
+                state,
+            case type
+                when 'ModelPromoted' then coalesce('by ' || nullif(data->>'$.by', ''), 'gate ' || (data->>'$.gate'))
+                when 'ModelRejected' then data->>'$.reason'
+                else concat('by ', data->>'$.by', ': ', data->>'$.reason') end reason
         from facts where type in ('ModelPromoted', 'ModelRejected', 'ModelRolledBack')
         union all
-        select data->>'$.lane', data->>'$.candidate', sequence, "at", 'passed' from facts
+        select data->>'$.lane', data->>'$.candidate', sequence, "at", 'passed', 'a person promotes or rejects it' from facts
         where type = 'GateDecided' and (data->>'$.by_hand')::boolean
         union all
-        select data->>'$.lane', data->>'$.previous', sequence, "at", 'superseded' from facts where type = 'ModelPromoted'
+        select data->>'$.lane', data->>'$.previous', sequence, "at", 'superseded', concat('by ', (data->>'$.model')[:12])
+        from facts where type = 'ModelPromoted'
         union all
-        select data->>'$.lane', data->>'$.to', sequence, "at", 'production' from facts where type = 'ModelRolledBack'
+        select data->>'$.lane', data->>'$.to', sequence, "at", 'production',
+            concat((data->>'$.model')[:12], ' was rolled back')
+        from facts where type = 'ModelRolledBack'
     ) group by all
 ) c
 where lifecycle_models.lane = c.lane and lifecycle_models.model = c.model
@@ -63,7 +73,7 @@ OPENED = """
 insert or ignore into lifecycle_gates
 select data->>'$.gate', data->>'$.lane', coalesce(data->>'$.purpose', 'gate'), data->>'$.candidate',
     data->>'$.baseline', 'open', null, null, null, null, 0, "at", null,
-    coalesce(data->>'$.rules.max_pairs', data->>'$.pairs')::bigint
+    coalesce(data->>'$.rules.max_pairs', data->>'$.pairs')::bigint, nullif(data->'$.rules', 'null'::json)
 from facts where type in ('GateOpened', 'MeasurementOpened')
 """
 
@@ -101,7 +111,7 @@ on conflict (lane) do update set weight = excluded.weight, terms = excluded.term
 
 MODELS = ReadModel(
     "lifecycle",
-    3,
+    4,
     TABLES,
     [
         on(ModelRegistered, sql=REGISTERED),
