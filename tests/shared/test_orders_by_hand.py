@@ -18,12 +18,15 @@ from sparring.testing import at
 
 
 async def spar(url: str, *words: str) -> Any:
-    return await typed(*words, "--nats", url)
+    options = words.index("--") if "--" in words else len(words)
+    return await typed(*words[:options], "--nats", url, *words[options:])
 
 
 async def test_a_refused_order_ends_with_1_and_one_about_nothing_is_not_sent(
     url: str, nc: Client, tmp_path: Path
 ) -> None:
+    games = tmp_path / "games.npz"
+    games.write_bytes(b"two games")
     async with lane_of_pipeline(url, tmp_path) as (client, _):
         assert (await spar(url, "pause", "hex")).exit_code == 0
         assert await client.ask(PauseLane(lane="hex", revision=10**15, by="a clock that is ahead"))
@@ -35,6 +38,9 @@ async def test_a_refused_order_ends_with_1_and_one_about_nothing_is_not_sent(
             (("boost", "hexx"), "lane = 'hexx' is not known"),
             (("drain", "node-9"), "node = 'node-9' is not known; see spar nodes"),
             (("tasks", "cancel", "hex-s1"), "task = 'hex-s1' is not known; see spar tasks"),
+            (("record", "games", "hexx", str(games), "--games", "2", "--positions", "9"), "lane = 'hexx' is not known"),
+            (("with-slot", "hexx", "--within-s", "5", "--", "true"), "lane = 'hexx' is not known"),
+            (("sync", "hexx", "--now"), "lane = 'hexx' is not known"),
         ):
             answer = await spar(url, *arguments)
             assert isinstance(answer.exception, BadInput) and words in str(answer.exception)

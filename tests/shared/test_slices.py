@@ -138,11 +138,19 @@ def test_a_slice_says_what_it_lacks(url: str, tmp_path: Path) -> None:
     assert [raw.sequence for batch in SliceLog(file).raws() for raw in batch] == [4, 5, 6]
 
 
-def test_only_one_lane_is_exported_when_asked(url: str, tmp_path: Path) -> None:
+async def test_only_one_lane_is_exported_when_asked(url: str, tmp_path: Path) -> None:
     file = tmp_path / "other.ndjson"
-    assert spar("export", str(file), "--lane", "other", "--nats", url)[0] == 0
+    code, text = await asyncio.to_thread(spar, "export", str(file), "--lane", "other", "--nats", url)
+    assert code == 2 and "--lane = 'other' is not known; see spar lanes" in text and not file.exists()
+    nc = await nats.connect(url)
+    spec = LaneSpec.model_validate({"name": "other", "game": "hex", "commands": {"selfplay": ("x", "{job}", "{out}")}})
+    await tell(EntityStore(JetStreamLog(nc)), 99, LaneRegistered(lane="other", spec=spec))
+    await nc.close()
+    assert (await asyncio.to_thread(spar, "export", str(file), "--lane", "other", "--nats", url))[0] == 0
     kinds = {raw.subject.rsplit(".", 1)[1] for batch in SliceLog(file).raws() for raw in batch}
-    assert kinds == {"NodeJoined", "NodeLost", "AlarmRaised"}, "what is about no lane is about all of them"
+    assert kinds == {"NodeJoined", "NodeLost", "AlarmRaised", "LaneRegistered"}, (
+        "what is about no lane is about all of them"
+    )
 
 
 def test_a_moment_inside_a_batch_is_its_end(url: str, tmp_path: Path) -> None:

@@ -104,6 +104,15 @@ class Orders:
         """Whether the log holds a fact of that entity. Raises LogUnavailable."""
         return await JetStreamLog(await self._connected()).last(ref.pattern) > 0
 
+    async def check_lane(self, lane: str) -> None:
+        """Raises BadInput for a lane that nobody registered; while no server answers nobody can say."""
+        try:
+            known = await self.knows(Ref("pipeline", "lane", lane))
+        except (LogUnavailable, BadInput):
+            return
+        if not known:
+            raise BadInput(f"lane = {lane!r} is not known; see spar lanes")
+
     async def publish(self, order: Order, *, expires_s: float | None = None) -> str:
         """Sends the order past the outbox, for what is worthless later; returns its id. Raises LogUnavailable."""
         nc, id = await self._connected(), clock.new_id()

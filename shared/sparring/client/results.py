@@ -52,10 +52,12 @@ class Client(Work):
     ) -> Recording:  # fmt: skip
         """Records a batch of games that a program of yours played: the file goes to the store, sync judges it at once.
 
-        The batch's identity is (task, attempt), never its content: name the task to be able to send it again.
+        The batch's identity is (task, attempt), never its content: name the task to be able to send it again. Raises
+        BadInput for a lane that nobody registered.
         """
         if games <= 0 or positions <= 0:
             raise BadInput(f"games = {games}, positions = {positions}: a completion carries its evidence")
+        await self.check_lane(lane)
         task = task or f"{lane}-outside-{clock.new_id()[:8]}"
         artifact = await self.keep(file, "games")
         order = RecordGames(
@@ -71,6 +73,8 @@ class Client(Work):
 
     async def sync_now(self, lane: str = "", for_s: float = 600.0) -> int:
         """Moves what nodes still hold (of one lane, or of all) to the front of the transfers; how many batches that are."""
+        if lane:
+            await self.check_lane(lane)
         sql = "select batch from sync_batches where state in ('recorded', 'granted') and (? = '' or lane = ?) order by batch"
         held = await self.rows(sql, [lane, lane])
         for row in held:

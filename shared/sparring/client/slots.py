@@ -91,9 +91,11 @@ class TrainingSlot:
     async def claim(self) -> None:
         """Waits for the slot, and renews it once: only then is its deadline known on this process's own clock.
 
-        Raises SlotNotGranted when it does not come within `within_s`, LogUnavailable when no server answers.
+        Raises SlotNotGranted when it does not come within `within_s`, LogUnavailable when no server answers, BadInput for a
+        lane that nobody registered.
         """
         log = await self._log()
+        await self._client.check_lane(self.lane)
         self._heard = await log.last(POOL)
         order = ClaimSlot(lane=self.lane, holder=self.holder, priority=self._priority, lease_s=self._lease_s)
         await self._client.publish(order, expires_s=self._within_s)
