@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +113,23 @@ def test_a_file_reads_of_a_fact_only_what_its_rules_name() -> None:
     columns = projection.con.execute("select column_name from duckdb_columns() where table_name = 'facts'").fetchall()
     assert columns == [("type",), ("data",)]
     assert projection.con.execute("select count(*) from few").fetchone() == (1,)
+
+
+def test_a_file_is_opened_anew_now_and_then_and_lacks_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB keeps memory for each row that is put in place of another one, until its file is closed."""
+    monkeypatch.setattr("sparring.projection.REOPEN_AFTER", 3)
+    projection, seen = Projection(tmp_path / "read.duckdb", [MODEL]), []
+    for number in range(1, 11):
+        projection.apply([message(number)])
+        seen.append(projection.con)
+        assert projection.position == number
+    assert len({id(con) for con in seen}) == 4
+    assert [row[0] for row in projection.con.execute("select sequence from all_facts order by 1").fetchall()] == [
+        *range(1, 11)
+    ]
+    # what failed meanwhile is made good by the next batch
+    projection.con.close()
+    monkeypatch.setattr("sparring.projection.REOPEN_AFTER", 0)
+    projection.apply([message(11)])
+    assert projection.position == 11
+    projection.close()

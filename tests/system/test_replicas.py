@@ -83,9 +83,10 @@ class Pair:
 
         return await eventually(look, within_s=120, every_s=0.5, what=f"{count} promotions")
 
-    async def handled(self, name: str) -> list[int]:
+    async def said(self, name: str, what: str) -> list[int]:
+        """A number of the last beat of both replicas."""
         beats = [await self.js.get_last_msg(TELEMETRY, f"tel.svc-{name}-{number}.heartbeat") for number in (0, 1)]
-        return [int(json.loads(beat.data or b"{}")["handled"]) for beat in beats]
+        return [int(json.loads(beat.data or b"{}")[what]) for beat in beats]
 
     async def leader(self, name: str) -> str:
         try:
@@ -149,15 +150,20 @@ async def test_two_replicas_share_the_work_fail_over_and_show_the_same_rows(tmp_
             await pair.promoted(2)
 
             async def shared() -> bool:
-                return all([min(await pair.handled(name)) > 0 for name in BUSY])
+                return all([min(await pair.said(name, "handled")) > 0 for name in BUSY])
 
             await eventually(shared, within_s=60, what="both replicas obey orders")
             took = {name: await pair.fail_over(name) for name in NAMES}
             print("seconds to another planner: " + ", ".join(f"{name} {s:.1f}" for name, s in took.items()))
             # the dead one's lease has to end, and the standby looks once every RENEW_S
             assert max(took.values()) < LEASE_TTL_S + 2 * RENEW_S
-            done = len(await pair.promoted(3))
-            await pair.promoted(done + 1)
+            done = await pair.promoted(3)
+
+            async def stand_again() -> bool:
+                return all([min(await pair.said(name, "position")) >= done[-1].sequence for name in NAMES])
+
+            await eventually(stand_again, within_s=60, what="replicas whose disk was lost have read the log")
+            await pair.promoted(len(done) + 1)
         finally:
             await pair.stop()
         log = JetStreamLog(nc)

@@ -146,8 +146,8 @@ def of_letters(ctx: Context, picture: HealthPicture) -> Iterator[Cause]:
         yield Cause(f"abandoned-{token(consumer)}", consumer, "critical", f"{count} dead letters were tried five times in vain",
                     f"spar dlq ls --consumer {consumer}, mend the cause, then redrive or discard")  # fmt: skip
     if picture.all.letters:
-        yield Cause("dead-letters", "DLQ", "warning", f"{len(picture.all.letters)} dead letters wait",
-                    "spar dlq ls, then redrive or discard")  # fmt: skip
+        yield Cause("dead-letters", "DLQ", "warning", f"{len(picture.all.letters)} dead letters wait, or more since this was said",
+                    "spar dlq stats; spar dlq ls, then redrive or discard")  # fmt: skip
 
 
 def of_breakers(picture: HealthPicture) -> Iterator[Cause]:
