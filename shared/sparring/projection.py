@@ -49,7 +49,13 @@ class Projection:
         self._staging = Staging(self.con, self.models)
         for model in self.models:
             self.con.execute(model.tables)
+        # what the file says, without asking it at every batch
+        self.position = self._stands_at()
         self._applied = 0
+
+    def _stands_at(self) -> int:
+        row = self.con.execute("select min(sequence) from positions").fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
 
     def _fits(self) -> bool:
         found = dict(self.con.execute("select model, version from positions").fetchall())
@@ -70,11 +76,6 @@ class Projection:
         Path(f"{self.path}.wal").unlink(missing_ok=True)
         os.replace(file, self.path)
         self._open()
-
-    @property
-    def position(self) -> int:
-        row = self.con.execute("select min(sequence) from positions").fetchone()
-        return int(row[0]) if row and row[0] is not None else 0
 
     def apply(self, batch: Sequence[Raw], *, up_to: int | None = None) -> None:
         """Takes in the facts past the position, and moves it to `up_to` or the batch's last sequence.
@@ -102,7 +103,9 @@ class Projection:
             self.con.commit()
         except BaseException:
             self.con.rollback()
+            self.position = self._stands_at()
             raise
+        self.position = end
 
     def _moved_to(self, sequence: int, at: datetime | None) -> None:
         (moved,) = self.con.execute('update positions set sequence = ?, "at" = ?', [sequence, at]).fetchone() or (0,)
