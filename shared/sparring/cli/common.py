@@ -90,6 +90,10 @@ def ago(then: datetime, now: datetime | None = None) -> str:
     return f"{text} ago" if seconds >= 0 else f"in {text}"
 
 
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def elo(value: float) -> str:
     """Whole Elo with a sign; nothing is minus zero."""
     return f"{round(value):+d}"

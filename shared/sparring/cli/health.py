@@ -85,11 +85,11 @@ async def _beats(place: Place) -> tuple[list[dict[str, Any]], AsOf]:
         end, now = await JetStreamLog(nc).end(), datetime.now(UTC)
         async for one in beats(nc):
             if isinstance(one.data, ServiceBeat):
-                beat = one.data
+                beat, up = one.data, one.age_s < SILENT_S
                 tried = beat.handled + beat.failed
                 rows.append(
                     beat.model_dump() | await unhandled(nc, beat.service)
-                    | {"beat_s": round(one.age_s, 1), "up": one.age_s < SILENT_S, "lag": max(0, end - beat.position),
+                    | {"beat_s": round(one.age_s, 1), "up": up, "leader": up and beat.leader, "lag": max(0, end - beat.position),
                        "success": beat.handled / tried if tried else None, "rss_mb": beat.rss_bytes // 2**20}
                 )  # fmt: skip
     finally:

@@ -12,6 +12,7 @@ from sparring.cli.common import (
     Data,
     Nats,
     check_lane,
+    counted,
     elo,
     footer,
     print_json,
@@ -78,7 +79,7 @@ def status(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson 
     table(lanes_, LANE_COLUMNS, "Lanes", "none registered: spar lanes add FILE")
     table(nodes_, NODE_COLUMNS, "Nodes", "none joined: spar agent --nats URL")
     cluster = counts["cluster"] or "running"
-    print(f"cluster {cluster}, {counts['alarms']} alarms, {counts['letters']} dead letters")
+    print(f"cluster {cluster}, {counted(counts['alarms'], 'alarm')}, {counted(counts['letters'], 'dead letter')}")
     say_unheard(unheard_)
     footer(as_of)
 
