@@ -95,10 +95,16 @@ from (
 where lifecycle_gates.gate = p.gate
 """
 
+# a gate is decided once, however the log is cut into batches
 DECIDED = """
-update lifecycle_gates set state = 'decided', verdict = data->>'$.verdict', reason = concat_ws(': ', data->>'$.reason', nullif(data->>'$.ended_by', '')),
-    counts = data->'$.counts', statistics = nullif(data->'$.statistics', 'null'::json), decided_at = "at"
-from facts where type in ('GateDecided', 'MeasurementFinished') and lifecycle_gates.gate = data->>'$.gate'
+update lifecycle_gates set state = 'decided', verdict = d.data->>'$.verdict',
+    reason = concat_ws(': ', d.data->>'$.reason', nullif(d.data->>'$.ended_by', '')), counts = d.data->'$.counts',
+    statistics = nullif(d.data->'$.statistics', 'null'::json), decided_at = d."at"
+from (
+    select data->>'$.gate' gate, data, "at" from facts where type in ('GateDecided', 'MeasurementFinished')
+    qualify row_number() over (partition by data->>'$.gate' order by sequence) = 1
+) d
+where lifecycle_gates.gate = d.gate and state = 'open'
 """
 
 WEIGHTS = """
