@@ -106,13 +106,13 @@ class Projection:
             self.position = self._stands_at()
             raise
         self.position = end
+        self._applied += 1
 
     def _moved_to(self, sequence: int, at: datetime | None) -> None:
         (moved,) = self.con.execute('update positions set sequence = ?, "at" = ?', [sequence, at]).fetchone() or (0,)
         if not moved:
             rows = [[model.name, model.version, sequence, at] for model in self.models]
             self.con.executemany("insert into positions values (?, ?, ?, ?)", rows)
-        self._applied += 1
 
     def tables(self) -> list[str]:
         """The read models' tables, without the kernel's own; views are not listed."""

@@ -17,6 +17,8 @@ from sparring.cli.app import build
 from sparring.client import Client
 from sparring.contracts.base import Fact
 from sparring.contracts.lanes import LaneSpec
+from sparring.contracts.lifecycle import Lineage, ModelRegistered
+from sparring.contracts.parts import Artifact
 from sparring.contracts.pipeline import RegisterLane
 from sparring.decider import Decider
 from sparring.entity_store import Because, EntityStore
@@ -48,6 +50,19 @@ async def lane_of_pipeline(url: str, folder: Path) -> AsyncIterator[tuple[Client
             yield client, replica
     finally:
         replica.kill()
+
+
+def weights(model: str) -> Artifact:
+    return Artifact(name="m", role="model", sha256=model, bytes=1, url="u")
+
+
+def registered(model: str, number: int, parent: str = "", *, iteration: str) -> ModelRegistered:
+    """A model of the lane `hex`."""
+    lineage = Lineage(parent=parent, dataset="d" * 64, task="t", iteration=iteration, code_version="1", settings_hash="s",
+                      slot_token=1)  # fmt: skip
+    return ModelRegistered(
+        lane="hex", model=model, number=number, artifact=weights(model), lineage=lineage, evidence={}
+    )
 
 
 async def tell(store: EntityStore, number: int, *facts: Fact) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from nats.aio.client import Client
-from stories import after, asked, spar, tell
+from stories import after, asked, registered, spar, tell
 
 from sparring.cli.status import NEWEST, _gate, recent
 from sparring.contracts.base import Fact
 from sparring.contracts.health import ClusterSwitched, HealthScored, NodeJoined, NodeLost
 from sparring.contracts.lanes import GateRules, LaneSpec, Step
-from sparring.contracts.lifecycle import GateDecided, Lineage, ModelRegistered
+from sparring.contracts.lifecycle import GateDecided
 from sparring.contracts.parts import Artifact, Check, Term
 from sparring.contracts.pipeline import (
     CollectionFinished,
@@ -76,11 +76,8 @@ def joined() -> Fact:
 
 
 def passed(model: str = "a" * 64, number: int = 1) -> list[Fact]:
-    lineage = Lineage(parent="", dataset="d" * 64, task="t", iteration="hex-1", code_version="1", settings_hash="s",
-                      slot_token=1)  # fmt: skip
-    artifact = Artifact(name="m", role="model", sha256=model, bytes=1, url="u")
     return [
-        ModelRegistered(lane="hex", model=model, number=number, artifact=artifact, lineage=lineage, evidence={}),
+        registered(model, number, iteration="hex-1"),
         GateDecided(lane="hex", gate=f"hex-g{number}", candidate=model, baseline="", iteration="hex-1", verdict="passed",
                     reason="accepted_h1", counts=(0, 0, 1, 2, 3), statistics=None, rules=GateRules(), policy="p",
                     settings_hash="s", by_hand=True),

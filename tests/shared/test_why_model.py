@@ -6,38 +6,30 @@ import asyncio
 import json
 
 from nats.aio.client import Client
-from stories import after, asked, spar
+from stories import after, asked, registered, spar, weights
 
 from sparring.contracts.base import Fact
 from sparring.contracts.lanes import GateRules
 from sparring.contracts.lifecycle import (
     GateDecided,
     GateOpened,
-    Lineage,
     MatchRecorded,
     MeasurementFinished,
     MeasurementOpened,
     ModelPromoted,
-    ModelRegistered,
     ModelRejected,
     ModelRolledBack,
     Statistics,
 )
-from sparring.contracts.parts import Artifact
 
 FIRST, SECOND, THIRD = "abcdef1" + "0" * 57, "abcdef2" + "0" * 57, "c" * 64
 RULES = GateRules(max_pairs=400)
 
 
-def weights(model: str) -> Artifact:
-    return Artifact(name="m", role="model", sha256=model, bytes=1, url="u")
-
-
-def registered(model: str, number: int, parent: str = "") -> list[Fact]:
-    lineage = Lineage(parent=parent, dataset="d" * 64, task="t", iteration=f"hex-{number}", code_version="1",
-                      settings_hash="s", slot_token=1)  # fmt: skip
+def opened(model: str, number: int, parent: str = "") -> list[Fact]:
+    """Registered by the iteration of that number, and its gate."""
     return [
-        ModelRegistered(lane="hex", model=model, number=number, artifact=weights(model), lineage=lineage, evidence={}),
+        registered(model, number, parent, iteration=f"hex-{number}"),
         GateOpened(lane="hex", gate=f"hex-g{number}", candidate=model, baseline=parent, iteration=f"hex-{number}", rules=RULES),
     ]  # fmt: skip
 
@@ -62,8 +54,8 @@ def promoted(model: str, number: int, previous: str = "") -> ModelPromoted:
 
 async def test_why_a_model_was_rejected_is_said_with_its_numbers(nc: Client) -> None:
     _, url = await after(
-        nc, *registered(FIRST, 1), played(FIRST, 1, (0, 0, 5, 0, 45)), decided(FIRST, 1, (0, 0, 5, 0, 45), passed=True),
-        promoted(FIRST, 1), *registered(SECOND, 2, FIRST), played(SECOND, 2, (1, 2, 40, 2, 1)),
+        nc, *opened(FIRST, 1), played(FIRST, 1, (0, 0, 5, 0, 45)), decided(FIRST, 1, (0, 0, 5, 0, 45), passed=True),
+        promoted(FIRST, 1), *opened(SECOND, 2, FIRST), played(SECOND, 2, (1, 2, 40, 2, 1)),
         played(SECOND, 2, (2, 2, 40, 2, 4), task=2), decided(SECOND, 2, (3, 4, 80, 4, 5), passed=False, baseline=FIRST),
         ModelRejected(lane="hex", model=SECOND, gate="hex-g2", reason="accepted_h0", iteration="hex-2"),
     )  # fmt: skip
@@ -81,12 +73,12 @@ async def test_why_a_model_was_rejected_is_said_with_its_numbers(nc: Client) -> 
 
 
 async def test_what_became_of_a_model_and_what_plays_still(nc: Client) -> None:
-    opened = MeasurementOpened(lane="hex", gate="hex-a1", purpose="anchor", candidate=FIRST, baseline="", pairs=50)
+    measuring = MeasurementOpened(lane="hex", gate="hex-a1", purpose="anchor", candidate=FIRST, baseline="", pairs=50)
     ended = MeasurementFinished(lane="hex", gate="hex-a1", purpose="anchor", candidate=FIRST, baseline="", counts=(),
                                 statistics=None, reason="ended early")  # fmt: skip
     _, url = await after(
-        nc, *registered(FIRST, 1), decided(FIRST, 1, (0, 0, 5, 0, 45), passed=True), promoted(FIRST, 1), opened, ended,
-        *registered(SECOND, 2, FIRST), promoted(SECOND, 2, FIRST), *registered(THIRD, 3), played(THIRD, 3, (0, 1, 2, 3, 4)),
+        nc, *opened(FIRST, 1), decided(FIRST, 1, (0, 0, 5, 0, 45), passed=True), promoted(FIRST, 1), measuring, ended,
+        *opened(SECOND, 2, FIRST), promoted(SECOND, 2, FIRST), *opened(THIRD, 3), played(THIRD, 3, (0, 1, 2, 3, 4)),
         ModelRolledBack(lane="hex", model=SECOND, to=FIRST, artifact=None, by="anna", reason="it resigns"),
     )  # fmt: skip
     first = await asked(url, "why", "abcdef1")
@@ -100,7 +92,7 @@ async def test_what_became_of_a_model_and_what_plays_still(nc: Client) -> None:
 
 
 async def test_a_beginning_that_several_models_share_or_that_is_too_short_names_none(nc: Client) -> None:
-    _, url = await after(nc, *registered(FIRST, 1), *registered(SECOND, 2))
+    _, url = await after(nc, *opened(FIRST, 1), *opened(SECOND, 2))
     code, text = await asyncio.to_thread(spar, "why", "abcdef", "--nats", url)
     assert code == 2 and "begins the names of 2 models: abcdef100000 (hex), abcdef200000 (hex)" in text
     code, text = await asyncio.to_thread(spar, "why", "abc", "--nats", url)

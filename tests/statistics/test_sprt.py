@@ -16,6 +16,8 @@ from sparring.statistics.ratings import Result, rate
 from sparring.statistics.sprt import ELO_PER_T, bounds, can_still_pass, deviance, llr, llr_of_means, state_of
 from sparring.statistics.windows import training_window
 
+# the 95 % point of χ² with one degree of freedom
+REFUTED = 3.841458820694124
 VECTORS = [
     ("normalized", 0, 2, (36027, 68692, 36433), 0.923293),
     ("logistic", 0.5, 2.5, (21184, 40708, 21404), -1.571889),
@@ -111,7 +113,7 @@ def test_elo_has_an_interval_that_holds_it() -> None:
 def test_winning_every_pair_says_no_more_than_their_number_allows(pairs: int) -> None:
     """Closed form: the least mean score s that n pairs won throughout do not refute is sⁿ = e^(−χ²/2)."""
     found = measure((0, 0, 0, 0, pairs))
-    score = math.exp(-3.841458820694124 / 2 / pairs)
+    score = math.exp(-REFUTED / 2 / pairs)
     assert found.elo_low == pytest.approx(400 * math.log10(score / (1 - score)), abs=2)
     assert (found.los > 0.975) == (pairs > 2)
 
@@ -126,9 +128,9 @@ def test_the_interval_ends_where_a_mean_score_is_refuted(counts: list[int], mean
     found = measure(counts, mean)
     assert found.elo_low <= found.elo <= found.elo_high
     equal = deviance(counts, mean)
-    if abs(equal - 3.841458820694124) > 1e-4:
-        assert (found.elo_low < 0 < found.elo_high) == (equal < 3.841458820694124)
-        assert (0.025 < found.los < 0.975) == (equal < 3.841458820694124)
+    if abs(equal - REFUTED) > 1e-4:
+        assert (found.elo_low < 0 < found.elo_high) == (equal < REFUTED)
+        assert (0.025 < found.los < 0.975) == (equal < REFUTED)
     mirrored = measure(counts[::-1], 1 - mean)
     assert mirrored.elo_low == pytest.approx(-found.elo_high, abs=1e-5)
     assert mirrored.los == pytest.approx(1 - found.los, abs=1e-5)

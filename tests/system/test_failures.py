@@ -219,10 +219,8 @@ async def test_mended_and_redriven_the_end_is_as_without_the_poison(server: Embe
         # three by hand, two permanent ones because a new build is there
         await one.facts(DeadLetterRecovered, 5)
         redriven = await one.facts(DeadLetterRedriven, 5)
-        by_hand, permanent = (
-            {letters[thing].letter for thing in ("t0", "t3", "t5")},
-            {letters[thing].letter for thing in ("t1", "t6")},
-        )
+        by_hand = {letters[thing].letter for thing in ("t0", "t3", "t5")}
+        permanent = {letters[thing].letter for thing in ("t1", "t6")}
         assert Counter(fact.letter for fact in redriven if fact.by != "health") == Counter(by_hand)
         anew = [fact for fact in redriven if fact.by == "health" and fact.letter in permanent]
         assert Counter(fact.letter for fact in anew) == Counter(permanent)

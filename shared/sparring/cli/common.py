@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -97,6 +97,11 @@ def counted(count: int, what: str) -> str:
 def elo(value: float) -> str:
     """Whole Elo with a sign; nothing is minus zero."""
     return f"{round(value):+d}"
+
+
+def interval(statistics: Mapping[str, Any]) -> str:
+    """The Elo of a match with its 95 % interval."""
+    return f"{elo(statistics['elo'])} [{elo(statistics['elo_low'])}, {elo(statistics['elo_high'])}]"
 
 
 def span(seconds: float) -> str:

@@ -23,15 +23,9 @@ from sparring.contracts.health import (
 from sparring.contracts.lifecycle import RollBack
 from sparring.contracts.pipeline import PauseLane, RegisterLane, ResumeLane
 from sparring.contracts.selfplay_orch import BoostLane
-from sparring.errors import BadInput
-from sparring.subjects import Ref
+from sparring.known import NAMED
 
 Reason = Annotated[str, typer.Option(help="Why; stands in the fact.")]
-
-
-# what an order names has to be there, as the log knows it, and which command lists it
-NAMED = {"lane": ("pipeline", "lane", "spar lanes"), "node": ("health", "node", "spar nodes"),
-         "task": ("selfplay-orch", "task", "spar tasks")}  # fmt: skip
 
 
 def order(nats: str | None, data: str | None, *orders: Order, expires_s: float | None = None) -> None:
@@ -66,10 +60,9 @@ def order(nats: str | None, data: str | None, *orders: Order, expires_s: float |
 async def _is_there(client: Client, one: Order) -> None:
     if isinstance(one, RegisterLane):
         return
-    for field, (owner, entity, see) in NAMED.items():
-        name = getattr(one, field, "")
-        if name and not await client.knows(Ref(owner, entity, name)):
-            raise BadInput(f"{field} = {name!r} is not known; see {see}")
+    for field in NAMED:
+        if name := getattr(one, field, ""):
+            await client.check_known(field, name)
 
 
 def revision() -> int:

@@ -14,10 +14,10 @@ from sparring.client import lane_of
 from sparring.decider import Recorded
 from sparring.errors import BadInput
 from sparring.hearing import heard
+from sparring.known import check_known
 from sparring.log.interface import Raw, until
 from sparring.place import find
 from sparring.reader import History, history, moment
-from sparring.subjects import Ref
 
 LAST = 50
 
@@ -66,8 +66,8 @@ async def _events(
             found = await _last(log, end, wanted)
             for one in found:
                 _print(one, as_json)
-            if not found and lane and not await log.last(Ref("pipeline", "lane", lane).pattern):
-                raise BadInput(f"--lane = {lane!r} is not known; see spar lanes")
+            if not found and lane:
+                await check_known(log, "--lane", lane)
             if not found:
                 typer.echo(f"none in {end} facts", err=True)
         start = end if since is None else since - 1

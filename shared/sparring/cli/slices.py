@@ -16,11 +16,11 @@ from sparring.client import lane_of
 from sparring.connection import close
 from sparring.errors import BadInput
 from sparring.hearing import heard
+from sparring.known import check_known
 from sparring.log.interface import Raw, until
 from sparring.log.slice import Slice, SliceLog, SliceWriter
 from sparring.place import SLICES, find
 from sparring.reader import connect, moment, open_log
-from sparring.subjects import Ref
 
 
 def export(
@@ -52,8 +52,8 @@ async def _export(
     nc = await connect(find(nats, data))
     try:
         log, identity = await open_log(nc)
-        if lane and not await log.last(Ref("pipeline", "lane", lane).pattern):
-            raise BadInput(f"--lane = {lane!r} is not known; see spar lanes")
+        if lane:
+            await check_known(log, "--lane", lane)
         end = await moment(log, last, "--to") if last else await log.end()
         start = int(first) if first.isdigit() else await moment(log, first, "--from") + 1
         if start > end:

@@ -15,6 +15,7 @@ from sparring.cli.common import (
     counted,
     elo,
     footer,
+    interval,
     print_json,
     say_unheard,
     table,
@@ -174,8 +175,7 @@ def _anchor(row: dict[str, Any] | None) -> str | None:
     if row is None:
         return None
     measured = row["statistics"]
-    low, high = elo(measured["elo_low"]), elo(measured["elo_high"])
-    return f"{elo(measured['elo'])} [{low}, {high}] LOS {measured['los']:.3f}"
+    return f"{interval(measured)} LOS {measured['los']:.3f}"
 
 
 def data(nats: Nats = None, data: Data = None, at: At = None, as_json: AsJson = False) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sparring.cli import why_model, why_task
-from sparring.cli.common import AsJson, At, Data, Nats, cell, elo, footer, lanes_of, print_json, with_reader
+from sparring.cli.common import AsJson, At, Data, Nats, cell, footer, interval, lanes_of, print_json, with_reader
 from sparring.cli.holds import Hold, held_back, standing
 from sparring.errors import BadInput, CannotAnswer
 from sparring.questions import ask
@@ -196,6 +196,5 @@ def _numbers(statistics: dict[str, Any] | None) -> str:
         return "without games"
     return (
         f"LLR {statistics['llr']:.2f} in [{statistics['lower']:.2f}, {statistics['upper']:.2f}], "
-        f"Elo {elo(statistics['elo'])} [{elo(statistics['elo_low'])}, {elo(statistics['elo_high'])}], "
-        f"LOS {statistics['los']:.3f}, {statistics['games']} games"
+        f"Elo {interval(statistics)}, LOS {statistics['los']:.3f}, {statistics['games']} games"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparring.cli.common import ago, elo, span
+from sparring.cli.common import ago, interval, span
 from sparring.errors import BadInput
 from sparring.reader import Reader
 
@@ -63,8 +63,7 @@ def _say_match(gate: dict[str, Any]) -> None:
     if numbers:
         if told:
             print(f"    has      LLR {numbers['llr']:.2f} in [{numbers['lower']:.2f}, {numbers['upper']:.2f}]")
-        print(f"    is       Elo {elo(numbers['elo'])} [{elo(numbers['elo_low'])}, {elo(numbers['elo_high'])}], "
-              f"LOS {numbers['los']:.3f}")  # fmt: skip
+        print(f"    is       Elo {interval(numbers)}, LOS {numbers['los']:.3f}")
     counts = gate["counts"] or _summed(gate["tasks"])
     if counts:
         print(f"    played   {gate['pairs']} pairs in {len(gate['tasks'])} tasks, from worst to best {counts}")

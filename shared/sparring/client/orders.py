@@ -19,11 +19,12 @@ from sparring.contracts.base import Order
 from sparring.decider import Recorded
 from sparring.envelope import ORDER, encode_order, recorded
 from sparring.errors import BadInput, LogUnavailable
+from sparring.known import check_known
 from sparring.log.jetstream import JetStreamLog
 from sparring.place import Place, find
 from sparring.reader import connect
 from sparring.streams import COMMANDS
-from sparring.subjects import Ref, ref_of
+from sparring.subjects import ref_of
 
 Sent = Literal["done", "spooled"]
 
@@ -100,18 +101,18 @@ class Orders:
             await asyncio.sleep(0.05)
         return []
 
-    async def knows(self, ref: Ref) -> bool:
-        """Whether the log holds a fact of that entity. Raises LogUnavailable."""
-        return await JetStreamLog(await self._connected()).last(ref.pattern) > 0
+    async def check_known(self, field: str, name: str) -> None:
+        """Raises BadInput for a `lane`, `node` or `task` that the log does not know, and LogUnavailable."""
+        await check_known(JetStreamLog(await self._connected()), field, name)
 
     async def check_lane(self, lane: str) -> None:
         """Raises BadInput for a lane that nobody registered; while no server answers nobody can say."""
         try:
-            known = await self.knows(Ref("pipeline", "lane", lane))
-        except (LogUnavailable, BadInput):
+            log = JetStreamLog(await self._connected())
+        except BadInput:
             return
-        if not known:
-            raise BadInput(f"lane = {lane!r} is not known; see spar lanes")
+        with contextlib.suppress(LogUnavailable):
+            await check_known(log, "lane", lane)
 
     async def publish(self, order: Order, *, expires_s: float | None = None) -> str:
         """Sends the order past the outbox, for what is worthless later; returns its id. Raises LogUnavailable."""

@@ -24,9 +24,13 @@ def statistics(counts: Sequence[int], rules: GateRules) -> Statistics | None:
     """The numbers that a verdict is reported with; None without games."""
     if sum(counts) == 0:
         return None
+    return _reported(counts, rules, llr(counts, rules.elo0, rules.elo1, rules.mode))
+
+
+def _reported(counts: Sequence[int], rules: GateRules, ratio: float) -> Statistics:
     limits, measured = bounds(rules.alpha, rules.beta), measure(counts)
     return Statistics(
-        llr=llr(counts, rules.elo0, rules.elo1, rules.mode),
+        llr=ratio,
         lower=limits.lower,
         upper=limits.upper,
         elo=measured.elo,
@@ -40,19 +44,18 @@ def statistics(counts: Sequence[int], rules: GateRules) -> Statistics | None:
 
 def verdict(counts: Sequence[int], rules: GateRules, *, over: bool = False) -> Verdict | None:
     """None while the test runs. `over` asks for a verdict on what has been played: undecided is rejected."""
-    found = statistics(counts, rules)
-    if found is None:
+    if sum(counts) == 0:
         return Verdict("rejected", "no_games", None) if over else None
-    limits = bounds(rules.alpha, rules.beta)
-    state = state_of(found.llr, limits)
+    limits, ratio = bounds(rules.alpha, rules.beta), llr(counts, rules.elo0, rules.elo1, rules.mode)
+    state, left = state_of(ratio, limits), rules.max_pairs - sum(counts)
+    running = state == "running" and not over and left > 0
+    if running and can_still_pass(tuple(counts), left, rules.elo0, rules.elo1, rules.mode, limits):
+        return None
+    # measured only now: most reports leave the test running
+    found = _reported(counts, rules, ratio)
     if state == "accepted":
         return Verdict("passed", "accepted_h1", found)
-    if state == "rejected":
-        return Verdict("rejected", "accepted_h0", found)
-    left = rules.max_pairs - found.pairs
-    if over or left <= 0 or not can_still_pass(tuple(counts), left, rules.elo0, rules.elo1, rules.mode, limits):
-        return Verdict("rejected", "inconclusive", found)
-    return None
+    return Verdict("rejected", "accepted_h0" if state == "rejected" else "inconclusive", found)
 
 
 def again(fact: GateDecided) -> Verdict | None:
