@@ -27,6 +27,7 @@ from typing import Any
 
 import nats
 import psutil
+from light_agents import LightAgents, percentile
 from nats.aio.client import Client as Nats
 from rows import Row, at_most, plain
 
@@ -36,7 +37,6 @@ from sparring.contracts.pipeline import RegisterLane
 from sparring.log import JetStreamLog
 from sparring.server import EmbeddedServer, free_port
 from sparring.streams import EVENTS
-from sparring.testing.light_agents import LightAgents, percentile
 from sparring.topology import declare_topology
 
 SERVICES = ("health", "lifecycle", "pipeline", "selfplay-orch", "sync", "training-slots")
@@ -234,6 +234,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
         if options.storm:
             found["storm"] = await _storm(nc, cluster, agents, limit)
         found["started_twice"] = agents.seen.doubled
+        found["orders_repeated"] = agents.seen.repeated
         found["outcomes_lost"] = await _lost_outcomes(nc, agents)
     finally:
         try:

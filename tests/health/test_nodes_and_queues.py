@@ -127,6 +127,16 @@ def test_many_silent_at_once_are_the_watchers_fault() -> None:
     assert len(one.of(NodeLost)) == 4
 
 
+def test_one_silent_node_of_three_is_its_own_trouble() -> None:
+    one = world()
+    hears(one, *((heart(f"n{n}", machine=f"m{n}"), 1) for n in range(3)))
+    one.tick()
+    hears(one, *((heart(f"n{n}", machine=f"m{n}"), 31 if n < 1 else 1) for n in range(3)))
+    one.tick(31, times=3)
+    assert one.of(ObservationLost) == []
+    assert [fact.node for fact in one.of(NodeLost)] == ["n0"]
+
+
 def test_an_agent_with_other_messages_joins_as_incompatible() -> None:
     one = world()
     hears(one, (heart(contracts="other"), 1))

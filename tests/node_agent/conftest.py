@@ -1,17 +1,13 @@
 """A running agent, and what is left of it ended afterwards."""
 
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
+from agent_node import Node
 from nats.aio.client import Client
 
 from sparring.server import EmbeddedServer
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from agent_node import Node
 
 
 @pytest_asyncio.fixture

@@ -34,6 +34,15 @@ import json, os
 print(json.dumps({"result": {"files": [], "evidence": {"cores": len(os.sched_getaffinity(0))}}}))
 """
 
+RANKED = """
+import json, os, time
+rank = "no session has one here"
+while os.path.exists("/proc/self/autogroup") and not rank.endswith("nice 10"):
+    rank = open("/proc/self/autogroup").read().strip()
+    time.sleep(.05)
+print(json.dumps({"result": {"files": [], "evidence": {"own": os.nice(0), "rank": rank.rpartition(" ")[2]}}}))
+"""
+
 
 async def escaped(node: Node) -> psutil.Process:
     """The program's child that went into a session of its own."""
@@ -80,6 +89,11 @@ async def test_a_task_runs_on_the_cores_that_it_was_given(idle: Node) -> None:
     idle.start()
     await idle.run(WHERE, kind="train")
     assert (await idle.hears(ReportTaskFinished)).evidence == {"cores": 1}
+
+
+async def test_a_task_gives_way_also_where_cores_are_shared_by_session(node: Node) -> None:
+    await node.run(RANKED, kind="train", timeout_s=20)
+    assert (await node.hears(ReportTaskFinished)).evidence in ({"own": 10, "rank": "10"}, {"own": 10, "rank": "here"})
 
 
 def test_cards_and_cores_are_spread_and_a_task_without_gpu_sees_no_card() -> None:

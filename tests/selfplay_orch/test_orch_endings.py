@@ -82,6 +82,16 @@ def test_only_a_fresh_beat_of_the_same_life_takes_a_lease_away(why: str) -> None
     assert world.plan() == []
 
 
+def test_what_a_node_lists_is_not_placed_again_while_the_report_of_its_start_waits_to_be_heard() -> None:
+    """An owner that is behind placed what ran already a second and a third time, and was further behind by it."""
+    world = World().join().lane("hex", enabled=False).request("x", "export")
+    world.plan()
+    world.after(world.settings.start_s + 100).beat(running=[("x", 1)])
+    assert world.plan() == []
+    world.after(600).beat(running=[("x", 1)])
+    assert [type(fact) for fact in world.plan()] == [TaskFailed], "its timeout is the end of this wait, too"
+
+
 def test_a_task_past_its_timeout_is_failed_and_its_child_stopped() -> None:
     world = World().join().lane("hex", enabled=False).request("x", "export", max_attempts=1)
     world.plan()

@@ -16,7 +16,7 @@ from sparring.contracts import health
 from sparring.contracts.lanes import GateRules
 from sparring.contracts.lifecycle import GateOpened
 from sparring.contracts.parts import LEVELS, Level
-from sparring.contracts.selfplay_orch import SeatTaken, SpawnAdmitted, TaskAbandoned, TaskCancelled
+from sparring.contracts.selfplay_orch import SeatTaken, SpawnAdmitted, TaskAbandoned, TaskCancelled, TaskOrphaned
 from sparring.decider import Append, Context
 from sparring.testing import at
 
@@ -93,9 +93,9 @@ def test_rule_12_every_wait_has_a_reason_and_a_deadline() -> None:
 def test_rule_12_an_assignment_that_nobody_starts_ends_by_itself() -> None:
     world = World().join().lane("hex", enabled=False).request("t", "export")
     for _ in range(60):
-        world.plan()
-        world.after(world.settings.start_s + 1)
-    world.plan()
+        world.after(30).beat().plan()
+        world.after(world.settings.start_s + 1).plan()
+    assert {fact.reason for fact in world.facts(TaskOrphaned)} == {"did not start within 120 s"}
     assert [fact.task for fact in world.facts(TaskAbandoned)] == ["t"]
     assert not world.picture.all.tasks
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
+
+import cluster
 
 from sparring.contracts.lifecycle import GateDecided, ModelPromoted
 from sparring.contracts.pipeline import IterationClosed, StepOrdered
 from sparring.invariants import violations
-
-spec = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
-assert spec is not None and spec.loader is not None
-cluster = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cluster)
 
 
 def remedies(one: cluster.Up, lane: str) -> list[str]:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import signal
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import service_stories as stories
 
 from sparring.hearing import whole
 from sparring.testing import nats_server
 from sparring.testing.processes import Replica, app_of
-
-spec = importlib.util.spec_from_file_location("stories", Path(__file__).with_name("stories.py"))
-assert spec is not None and spec.loader is not None
-stories = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stories)
 
 POINTS = ("loaded", "loaded:3", "decided", "decided:3", "appended", "appended:3", "reacted", "reacted:2", "published",
           "published:2", "acked", "projected")  # fmt: skip

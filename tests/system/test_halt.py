@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from pathlib import Path
 
-spec = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
-assert spec is not None and spec.loader is not None
-cluster = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cluster)
+import cluster
 
 # services.md: a halt reaches every child process within ten seconds
 WITHIN_S = 10.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import signal
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import service_stories as stories
 
 from sparring.catalogue import services
 from sparring.contracts.health import DeadLetterRecorded, DeadLetterRecovered, RedriveDeadLetter
@@ -23,11 +23,6 @@ from sparring.log.guards import unguarded
 from sparring.testing import eventually, nats_server
 from sparring.testing.processes import Replica, app_of
 from sparring.topology import declare_durable
-
-spec = importlib.util.spec_from_file_location("stories", Path(__file__).with_name("stories.py"))
-assert spec is not None and spec.loader is not None
-stories = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stories)
 
 
 @pytest.mark.timeout(180)

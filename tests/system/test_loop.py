@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import signal
 from pathlib import Path
 
+import cluster
+
 from sparring.contracts.lifecycle import ModelPromoted
 from sparring.contracts.sync import BatchAdmitted
 from sparring.invariants import violations
-
-spec = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
-assert spec is not None and spec.loader is not None
-cluster = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cluster)
 
 SERVICES = ("health", "lifecycle", "pipeline", "selfplay_orch", "sync", "training_slots")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -13,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cluster
 import nats
 import pytest
+import service_stories as stories
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
@@ -37,16 +38,6 @@ from sparring.testing import eventually, nats_server
 from sparring.testing.processes import Replica, app_of
 from sparring.topology import declare_topology
 
-
-def _of(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-cluster, stories = _of("cluster"), _of("stories")
 NAMES = [service.name for service in services()]
 # whose orders come often enough in a loop of a minute that both replicas get some
 BUSY = ("selfplay-orch", "sync")

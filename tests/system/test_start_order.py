@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import random
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import service_stories as stories
 
 from sparring.contracts.health import ClusterSwitched, SwitchCluster
 from sparring.contracts.lifecycle import GateOpened, RegisterModel
@@ -27,11 +27,6 @@ from sparring.invariants import violations
 from sparring.log.guards import unguarded
 from sparring.server import EmbeddedServer, free_port
 from sparring.testing.processes import Replica, app_of
-
-spec = importlib.util.spec_from_file_location("stories", Path(__file__).with_name("stories.py"))
-assert spec is not None and spec.loader is not None
-stories = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stories)
 
 ORDERS = int(os.environ.get("SPARRING_ORDERS", "8"))
 AT_ONCE = 2

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import defaultdict
 from pathlib import Path
 
+import cluster
+
 from sparring.contracts.lifecycle import ModelPromoted
 from sparring.testing.collector import collector
-
-spec = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
-assert spec is not None and spec.loader is not None
-cluster = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cluster)
 
 # what is done for an iteration, by whoever does it
 WORK = {

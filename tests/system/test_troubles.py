@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ from typing import Any
 
 import psutil
 import pytest
+import service_stories as stories
 
 from sparring.hearing import whole
 from sparring.log.guards import unguarded
@@ -27,11 +27,6 @@ from sparring.streams import LEASE_TTL_S, TELEMETRY
 from sparring.testing import eventually
 from sparring.testing.processes import Replica, app_of
 from sparring.testing.proxy import Proxy
-
-spec = importlib.util.spec_from_file_location("stories", Path(__file__).with_name("stories.py"))
-assert spec is not None and spec.loader is not None
-stories = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stories)
 
 FULL = os.environ.get("SPARRING_TROUBLES") == "full"
 WINDOW_S = 0.2

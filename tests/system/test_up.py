@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
 from pathlib import Path
 
+import cluster
 import pytest
 
 import sparring
 from sparring.contracts.sync import BatchAdmitted
 from sparring.errors import BadInput
-
-spec = importlib.util.spec_from_file_location("cluster", Path(__file__).with_name("cluster.py"))
-assert spec is not None and spec.loader is not None
-cluster = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cluster)
 
 
 def processes_of(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from node_agent import family
-from node_agent.limits import Limits
+from node_agent.limits import Limits, rank
 
 LAST_LINES = 20
 EXIT_LOOK_S = 0.1
@@ -61,6 +61,7 @@ class Child:
             if self.stopped:
                 raise TaskFailure(f"told to stop before it ran ({self.stopped})")
             async with asyncio.timeout(timeout_s):
+                await rank(process.pid, self._limits.nice)
                 result = await self._listen(process, on_progress)
                 code = await process.wait()
         except TimeoutError as error:

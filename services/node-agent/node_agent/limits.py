@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PDEATHSIG = 1
+# the kernel takes one such write in .1 s from whoever is no administrator
+RANK_TRIES = 20
+RANK_PAUSE_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,23 @@ class Limits:
             counts = dict(line.split() for line in (self.cgroup / "memory.events").read_text().splitlines())
             return int(counts.get("oom_kill", 0)) > 0
         return False
+
+
+async def rank(pid: int, nice: int) -> None:
+    """Gives the session that the process leads the same niceness.
+
+    Where Linux shares cores by session (autogroup, on by default), a process's own counts only among those of its session.
+    """
+    for _ in range(RANK_TRIES):
+        try:
+            Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+        except BlockingIOError:
+            await asyncio.sleep(RANK_PAUSE_S)
+        except OSError:
+            # it has ended, or this kernel knows no such groups
+            return
+        else:
+            return
 
 
 class Cgroups:

@@ -104,7 +104,7 @@ def _silences(ctx: Context, picture: HealthPicture, beats: Heard) -> tuple[list[
         if seconds >= suspect_s:
             quiet[name] = seconds
     until = picture.all.watching.lost_until
-    many = watched >= ctx.settings.observers_least and len(quiet) > ctx.settings.silent_share * watched
+    many = watched >= ctx.settings.observers_least and len(quiet) > max(1.0, ctx.settings.silent_share * watched)
     if many and until is None:
         lost_until = ctx.now + timedelta(seconds=ctx.settings.observation_s)
         fact = ObservationLost(silent=len(quiet), nodes=watched, until=lost_until)

@@ -77,22 +77,23 @@ def _orphaned(look: Look, name: str, task: Task) -> str:
         return "the node is lost"
     if node.boot != task.boot:
         return "the node restarted"
+    settings, blind = look.settings, look.all.blind_until
     placed_s = (look.now - task.since).total_seconds() if task.since is not None else 0.0
-    if task.state == "assigned" and placed_s > look.settings.start_s:
-        return f"did not start within {look.settings.start_s:.0f} s"
-    if placed_s < look.settings.lease_s or (look.all.blind_until is not None and look.now < look.all.blind_until):
+    if placed_s < settings.lease_s or (blind is not None and look.now < blind):
         return ""
     beat = look.beat(task.node)
-    if beat is None or beat.age_s >= look.settings.beat_fresh_s or beat.data.boot != task.boot:
-        return ""
+    if beat is None or beat.age_s >= settings.beat_fresh_s or beat.data.boot != task.boot:
+        late = task.state == "assigned" and placed_s > settings.start_s
+        return f"did not start within {settings.start_s:.0f} s" if late else ""
     if any(one.task == name and one.attempt == task.attempt for one in beat.data.running):
+        # what the node lists it runs, also while the report of its start waits to be heard here
         return ""
-    return f"not in the node's beat {look.settings.lease_s:.0f} s after it was placed"
+    return f"not in the node's beat {settings.lease_s:.0f} s after it was placed"
 
 
 def _out_of_time(look: Look, task: Task) -> str:
     """The agent ends a task at its timeout; the owner does when nobody said so within the grace time."""
-    if task.state != "started" or task.since is None or task.spec is None:
+    if not task.running or task.since is None or task.spec is None:
         return ""
     over = look.now > task.since + timedelta(seconds=task.spec.timeout_s + look.settings.grace_s)
     return f"ran longer than {task.spec.timeout_s:.0f} s" if over else ""

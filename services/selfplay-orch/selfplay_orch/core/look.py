@@ -102,12 +102,12 @@ class Look:
         if task.state == "requested":
             until = task.expires_at or since + timedelta(seconds=settings.wait_s)
             moments = [until, again]
-        elif task.state == "assigned":
-            moments = [since + timedelta(seconds=settings.start_s), since + timedelta(seconds=settings.lease_s)]
         else:
             over_s = (task.spec.timeout_s if task.spec else 0.0) + settings.grace_s
             lease = since + timedelta(seconds=settings.lease_s)
             moments = [since + timedelta(seconds=over_s), lease if lease > self.now else again]
+            if task.state == "assigned":
+                moments.append(since + timedelta(seconds=settings.start_s))
         blind = self.all.blind_until
         if blind is not None and blind > self.now:
             moments.append(blind)

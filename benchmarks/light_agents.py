@@ -21,7 +21,12 @@ from sparring.contracts import fingerprint
 from sparring.contracts.base import Order
 from sparring.contracts.node_agent import HaltNode, StartTask, StopTask
 from sparring.contracts.readings import Heartbeat, Resources
-from sparring.contracts.selfplay_orch import ReportTaskFailed, ReportTaskFinished, ReportTaskStarted
+from sparring.contracts.selfplay_orch import (
+    ReportTaskFailed,
+    ReportTaskFinished,
+    ReportTaskStarted,
+    TaskFinished,
+)
 from sparring.ending import ended
 from sparring.envelope import decode, derived_id, encode_order
 from sparring.errors import LogUnavailable
@@ -37,7 +42,7 @@ GIB = 1024**3
 
 @dataclass
 class Task:
-    """What a light agent pretends to run; `ends_at` is monotonic."""
+    """What a light agent pretends to run; `ends_at` is monotonic. `over`: its outcome was sent and is not seen yet."""
 
     name: str
     attempt: int
@@ -45,6 +50,7 @@ class Task:
     lane: str
     began: float
     ends_at: float
+    over: bool = False
 
 
 @dataclass
@@ -61,11 +67,13 @@ class Agent:
 
 @dataclass
 class Seen:
-    """What the agents saw; times are monotonic seconds."""
+    """What the agents saw; times are monotonic seconds. `doubled` are tasks that began on one node while another ran them,
+    `repeated` orders to start that came twice to the same node."""
 
     started: int = 0
     finished: list[str] = field(default_factory=list)
     doubled: int = 0
+    repeated: int = 0
     freed: deque[float] = field(default_factory=deque)
     waits_s: list[float] = field(default_factory=list)
     placed_again: dict[str, float] = field(default_factory=dict)
@@ -74,7 +82,8 @@ class Seen:
 
 
 class LightAgents:
-    """`count` agents with one seat each, whose tasks take `task_s` ± a fifth; every beat is a real heartbeat.
+    """`count` agents with one seat each, whose tasks take `task_s` ± a fifth; every beat is a real heartbeat, and lists what
+    finished until that is seen in the log, as a real agent's does.
 
     An agent's first task ends anywhere within `task_s`, as if it had begun earlier: after the filling tasks end evenly.
 
@@ -93,6 +102,7 @@ class LightAgents:
         self.missing: set[str] = set()
         self._ends: list[tuple[float, str, str]] = []
         self._known: set[str] = set()
+        self._where: dict[str, str] = {}
         self._outbox: asyncio.Queue[Order] = asyncio.Queue()
 
     def _agent(self, name: str) -> Agent:
@@ -111,7 +121,13 @@ class LightAgents:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Beats, obeys and reports until told to stop."""
-        parts = [self._beat(), self._obey(), self._end(), *(self._publish() for _ in range(PUBLISH_AT_ONCE))]
+        parts = [
+            self._beat(),
+            self._obey(),
+            self._see(),
+            self._end(),
+            *(self._publish() for _ in range(PUBLISH_AT_ONCE)),
+        ]
         tasks = [asyncio.create_task(one) for one in parts]
         try:
             await stopping.wait()
@@ -123,13 +139,13 @@ class LightAgents:
         living = [one for one in self.agents.values() if one.alive]
         for one in self._random.sample(living, round(share * len(living))):
             one.alive = False
-            self.missing |= {task.name for task in one.tasks.values()}
+            self.missing |= {task.name for task in one.tasks.values() if not task.over}
             one.tasks.clear()
         return set(self.missing)
 
     @property
     def running(self) -> int:
-        return sum(len(one.tasks) for one in self.agents.values())
+        return sum(not task.over for one in self.agents.values() for task in one.tasks.values())
 
     # ---- beats
 
@@ -184,11 +200,13 @@ class LightAgents:
         if agent is None or not agent.alive or order.boot != agent.boot:
             return
         if key in self._known:
-            self.seen.doubled += 1
+            self.seen.repeated += 1
             return
         now = time.monotonic()
         self._known.add(key)
         self.seen.started, self.seen.last_start = self.seen.started + 1, now
+        self.seen.doubled += self._runs(order.task)
+        self._where[order.task] = agent.name
         if order.task in self.missing:
             self.missing.discard(order.task)
             self.seen.placed_again[order.task] = now
@@ -200,11 +218,24 @@ class LightAgents:
         heapq.heappush(self._ends, (ends_at, agent.name, key))
         self._outbox.put_nowait(ReportTaskStarted(task=order.task, attempt=order.attempt, node=agent.name))
 
+    def _runs(self, task: str) -> bool:
+        """Whether the node that began it last still runs it."""
+        agent = self.agents.get(self._where.get(task, ""))
+        return agent is not None and any(one.name == task and not one.over for one in agent.tasks.values())
+
     def _drop(self, node: str, key: str, reason: str) -> None:
         agent = self.agents.get(node)
         task = agent.tasks.pop(key, None) if agent is not None else None
-        if task is not None:
+        if task is not None and not task.over:
             self._outbox.put_nowait(ReportTaskFailed(task=task.name, attempt=task.attempt, node=node, reason=reason))
+
+    async def _see(self) -> None:
+        log = JetStreamLog(self._nc)
+        async for batch in log.follow(await log.end(), ["evt.selfplay-orch.task.*.TaskFinished"]):
+            for raw in batch:
+                fact = decode(raw.subject, raw.headers, raw.body)
+                if isinstance(fact, TaskFinished) and fact.node in self.agents:
+                    self.agents[fact.node].tasks.pop(f"{fact.task}-{fact.attempt}", None)
 
     # ---- reports
 
@@ -213,8 +244,9 @@ class LightAgents:
             now = time.monotonic()
             while self._ends and self._ends[0][0] <= now:
                 _, node, key = heapq.heappop(self._ends)
-                task = self.agents[node].tasks.pop(key, None)
-                if task is not None:
+                task = self.agents[node].tasks.get(key)
+                if task is not None and not task.over:
+                    task.over = True
                     self.seen.freed.append(now)
                     self.seen.finished.append(task.name)
                     self._outbox.put_nowait(_finished(node, task, now))
