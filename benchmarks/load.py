@@ -132,13 +132,15 @@ async def _register(url: str, folder: Path, task_s: float) -> None:
 
 
 async def _lost_outcomes(nc: Nats, agents: LightAgents, within_s: float = 60.0) -> int:
-    """Tasks that their agent reported as finished and whose owner never said so."""
+    """Tasks that their agent reported as finished and whose owner never said so; while some still are said it goes on."""
     reported, recorded, after = set(agents.seen.finished), set[str](), 0
     end = time.monotonic() + within_s
     while reported - recorded and time.monotonic() < end:
         raws = await JetStreamLog(nc, timeout_s=30).load("evt.selfplay-orch.task.*.TaskFinished", after)
-        recorded |= {raw.subject.split(".")[3] for raw in raws}
-        after = raws[-1].sequence if raws else after
+        if raws:
+            end = time.monotonic() + within_s
+            recorded |= {raw.subject.split(".")[3] for raw in raws}
+            after = raws[-1].sequence
         await asyncio.sleep(0.2)
     return len(reported - recorded)
 
