@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 from agent_node import Node, alive, children
 
 from node_agent.limits import Cgroups, Limits, Places
@@ -114,11 +119,11 @@ def test_a_machine_whose_cards_are_unknown_hides_none() -> None:
 
 
 def test_memory_is_limited_by_a_delegated_cgroup_where_there_is_one(tmp_path: Path) -> None:
-    assert not Cgroups(None).usable
+    assert not Cgroups(None, "n1").usable
     (tmp_path / "cgroup.controllers").write_text("cpu pids")
-    assert not Cgroups(tmp_path).usable, "no memory controller: rlimit it is"
+    assert not Cgroups(tmp_path, "n1").usable, "no memory controller: rlimit it is"
     (tmp_path / "cgroup.controllers").write_text("cpu memory pids")
-    cgroups = Cgroups(tmp_path)
+    cgroups = Cgroups(tmp_path, "n1")
     made = cgroups.make("t-1", 1024)
     assert made is not None
     assert (made / "memory.max").read_text() == "1024"
@@ -126,3 +131,45 @@ def test_memory_is_limited_by_a_delegated_cgroup_where_there_is_one(tmp_path: Pa
     (made / "memory.events").write_text("oom 1\noom_kill 1\n")
     assert Limits(memory_bytes=1024, cgroup=made).exceeded()
     assert cgroups.make("t-2", 0) is None, "no limit, no cgroup"
+
+
+@pytest.fixture
+def real_cgroup() -> Iterator[Path]:
+    """A folder in the machine's own cgroup v2 hierarchy."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if line.split()[2] == "cgroup2"]
+    for mount in mounts:
+        folder = Path(mount) / f"sparring-test-{os.getpid()}"
+        with contextlib.suppress(OSError):
+            folder.mkdir()
+            break
+    else:
+        pytest.skip("nobody may make cgroups here")
+    yield folder
+    folder.rmdir()
+
+
+def within(cgroup: Path) -> subprocess.Popen[bytes]:
+    """Somebody with a lot of memory to give back before the cgroup is empty; it carries no mark and leads a session."""
+    cgroup.mkdir()
+    code = "x = bytearray(2 ** 28); print(flush=True); import time; time.sleep(600)"
+    one = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True,
+                           preexec_fn=lambda: (cgroup / "cgroup.procs").write_text("0"))  # fmt: skip
+    assert one.stdout is not None and one.stdout.readline()
+    return one
+
+
+def test_a_cgroup_goes_with_whoever_is_still_in_it(real_cgroup: Path) -> None:
+    left = within(real_cgroup / "n1.t-1")
+    assert Cgroups(None, "n1").drop(real_cgroup / "n1.t-1")
+    assert not (real_cgroup / "n1.t-1").exists()
+    assert left.wait(5) == -signal.SIGKILL
+
+
+def test_the_cgroups_of_an_earlier_life_go_and_another_nodes_stay(real_cgroup: Path) -> None:
+    mine, other = within(real_cgroup / "n1.t-1"), within(real_cgroup / "n10.t-1")
+    Cgroups(real_cgroup, "n1").drop_leftovers()
+    assert mine.wait(5) == -signal.SIGKILL
+    assert [one.name for one in real_cgroup.iterdir() if one.is_dir()] == ["n10.t-1"]
+    assert other.poll() is None
+    Cgroups(real_cgroup, "n10").drop_leftovers()
+    assert other.wait(5) == -signal.SIGKILL

@@ -45,7 +45,7 @@ class Agent:
         self.log = logs.set_up("node-agent", settings.node)
         self.running = Roster(self.folder / "tasks")
         self.orders, self.beats = Orders(self), Beats(self)
-        self.cgroups = Cgroups(settings.cgroup)
+        self.cgroups = Cgroups(settings.cgroup, token(settings.node))
         self.stopping = asyncio.Event()
         self.draining = self.goes = False
         self.notice = ""
@@ -125,6 +125,7 @@ class Agent:
             report = ReportTaskFailed(task=left.task, attempt=left.attempt, node=self.settings.node, reason=reason)
             self.spool.put(report, key=f"restarted-{left.task}-{left.attempt}", attempt=left.attempt, names=ENDINGS)
             file.unlink(missing_ok=True)
+        await asyncio.to_thread(self.cgroups.drop_leftovers)
         await asyncio.to_thread(shutil.rmtree, self.folder / "work", ignore_errors=True)
 
     # ---- leaving

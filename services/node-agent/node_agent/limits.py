@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import glob
 import os
 import resource
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ PDEATHSIG = 1
 # the kernel takes one such write in .1 s from whoever is no administrator
 RANK_TRIES = 20
 RANK_PAUSE_S = 0.1
+GONE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -85,10 +88,13 @@ async def rank(pid: int, nice: int) -> None:
 
 
 class Cgroups:
-    """Cgroups v2 under a folder that was delegated to the agent (`--cgroup`, systemd's Delegate=memory)."""
+    """Cgroups v2 under a folder that was delegated to the agent (`--cgroup`, systemd's Delegate=memory).
 
-    def __init__(self, parent: Path | None) -> None:
-        self._parent = parent
+    They carry the node's name: another node's agent may have its own in the same folder.
+    """
+
+    def __init__(self, parent: Path | None, node: str) -> None:
+        self._parent, self._node = parent, node
         self.usable = parent is not None and self._prepared(parent)
 
     def _prepared(self, parent: Path) -> bool:
@@ -104,7 +110,7 @@ class Cgroups:
         """A cgroup with that memory and no swap; None where there can be none."""
         if not self.usable or self._parent is None or not memory_bytes:
             return None
-        folder = self._parent / name
+        folder = self._parent / f"{self._node}.{name}"
         try:
             folder.mkdir(exist_ok=True)
             (folder / "memory.max").write_text(str(memory_bytes))
@@ -115,14 +121,25 @@ class Cgroups:
             return None
         return folder
 
-    def drop(self, folder: Path | None) -> None:
-        """Ends what is left in the cgroup, and removes it."""
-        if folder is None:
-            return
-        with contextlib.suppress(OSError):
-            (folder / "cgroup.kill").write_text("1")
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+    def drop(self, folder: Path) -> bool:
+        """Ends whatever is in the cgroup, and removes it. Blocks; for threads. Returns whether it is gone."""
+        until = time.monotonic() + GONE_S
+        while folder.exists():
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.kill").write_text("1")
+            # a process that was killed is in its cgroup until it has ended
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                break
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def drop_leftovers(self) -> None:
+        """Those of this node's earlier lives, with whoever is in them. Blocks; for threads."""
+        for folder in self._parent.glob(f"{glob.escape(self._node)}.*") if self._parent is not None else ():
+            self.drop(folder)
 
 
 @dataclass

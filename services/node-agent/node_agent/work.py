@@ -138,7 +138,8 @@ async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) ->
         finally:
             # its process id may be another's by the time that the task is told to stop
             running.child = None
-            agent.cgroups.drop(cgroup)
+            if cgroup is not None and not await asyncio.shield(asyncio.to_thread(agent.cgroups.drop, cgroup)):
+                agent.log.error("a cgroup can't be removed; the agent's next start tries again", cgroup=str(cgroup))
 
 
 def _noted(agent: Agent, running: Running) -> None:
