@@ -47,6 +47,15 @@ async def test_a_refused_order_ends_with_1_and_one_about_nothing_is_not_sent(
         assert (await nc.jetstream().stream_info(COMMANDS)).state.messages == sent
 
 
+async def test_a_misspelt_group_or_consumer_is_no_empty_dead_letter_queue(url: str, nc: Client) -> None:
+    await tell(EntityStore(JetStreamLog(nc)), 1, LaneHeldBack(lane="hex", reason="", until=at(90)))
+    assert "no dead letters" in (await spar(url, "dlq", "ls", "--consumer", "sync")).output
+    for option, name in (("--group", "0123"), ("--consumer", "sink")):
+        for command in (("ls",), ("redrive", "--yes"), ("discard", "--reason", "x", "--yes")):
+            answer = await spar(url, "dlq", *command, option, name)
+            assert isinstance(answer.exception, BadInput) and f"{option} {name!r} is not" in str(answer.exception)
+
+
 async def test_events_looks_back_until_it_has_what_is_asked_for(url: str, nc: Client) -> None:
     claimed = SlotClaimed(lane="hex", holder="h", until=at(90), waited_s=0, held=1, limit=3)
     facts = (LaneHeldBack(lane="hex", reason=f"{n}", until=at(90)) for n in range(120))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparring.catalogue import services
 from sparring.cli.common import AsJson, At, Data, Nats, footer, plain, print_json, table, with_reader
 from sparring.cli.control import order
 from sparring.cli.overview import OPEN_LETTERS
@@ -69,6 +70,11 @@ def chosen(reader: Reader, choice: Choice, *, all: bool = False) -> list[dict[st
             raise BadInput(f"LETTER = {letter!r} is not known; list them with `spar dlq ls --all`")
     if choice.letters:
         return [known[letter] for letter in choice.letters]
+    if choice.group and choice.group not in {row["fingerprint"] for row in rows}:
+        raise BadInput(f"--group {choice.group!r} is not known; see spar dlq stats")
+    consumers = {durable.name for service in services() for durable in service.durables()}
+    if choice.consumer and choice.consumer not in consumers | {row["consumer"] for row in rows}:
+        raise BadInput(f"--consumer {choice.consumer!r} is not one of {', '.join(sorted(consumers))}")
     return [
         row
         for row in rows
