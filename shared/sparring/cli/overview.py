@@ -41,9 +41,18 @@ group by all order by n.node
 # dead letters that wait for something
 OPEN_LETTERS = ("pending", "redriven", "abandoned")
 
-MATCHES = (
-    "select lane, purpose, candidate, baseline, counts from lifecycle_matches where games > 0 order by lane, gate, task"
+MATCHES = "select lane, candidate, baseline, counts from lifecycle_matches where games > 0 order by lane, gate, task"
+# what tells something of the models in production: a candidate that met one model alone tells nothing of others, and there are
+# thousands of those in a week
+TELLING = """
+with met as (
+    select lane, candidate from lifecycle_matches where games > 0 group by all having count(distinct baseline) > 1
+    union select lane, baseline from lifecycle_matches where games > 0
+    union select lane, model from lifecycle_models where state = 'production'
 )
+select lane, candidate, baseline, counts from lifecycle_matches semi join met using (lane, candidate)
+where games > 0 order by lane, gate, task
+"""
 
 
 @dataclass(frozen=True)
@@ -58,10 +67,10 @@ class Rating:
         return f"{elo(self.elo)} ± {1.96 * self.sigma:.0f}"
 
 
-def ratings(reader: Reader) -> dict[tuple[str, str], Rating]:
+def ratings(reader: Reader, question: str = MATCHES) -> dict[tuple[str, str], Rating]:
     """Every measured model's rating by (lane, model): a fold over all matches of the lane's pool."""
     pools: dict[str, list[tuple[str, str, tuple[int, ...]]]] = {}
-    for row in reader.rows(MATCHES):
+    for row in reader.rows(question):
         pools.setdefault(row["lane"], []).append((row["candidate"], row["baseline"], tuple(row["counts"])))
     found: dict[tuple[str, str], Rating] = {}
     for lane, matches in pools.items():
@@ -72,7 +81,7 @@ def ratings(reader: Reader) -> dict[tuple[str, str], Rating]:
 
 def lanes(reader: Reader) -> list[dict[str, Any]]:
     """One row a lane, the rating of the model in production included."""
-    rated = ratings(reader)
+    rated = ratings(reader, TELLING)
     rows = reader.rows(LANES)
     for row in rows:
         rating = rated.get((row["lane"], row["model"] or ""))

@@ -39,6 +39,10 @@ from sparring.topology import declare_topology
 LEAST_DISK = 1024**3
 DEFAULT_LANES = Path("examples/hex/lanes.toml")
 LOOK_S = 1.0
+PROMOTIONS = (
+    "select lane, g.gate, candidate model, number from lifecycle_gates g join lifecycle_models m using (lane) "
+    "where m.model = g.candidate and verdict = 'passed' and purpose = 'gate' order by decided_at"
+)
 LOCAL_CACHE_BYTES = 50 * 1024**2
 # one machine's disk holds everything several times: old games go after minutes instead of half an hour
 LOCAL_KEEP = {"SPARRING_SYNC__KEEP_S": "300"}
@@ -237,9 +241,8 @@ async def _redraw(
         rate = 0.7 * rate + 0.3 * (sequence - before) / max(0.001, now - then) if before else 0.0
         before, then, look.facts_per_s = sequence, now, rate
         run.screen.show(look)
-        found = _promotions(reader)
-        if once and len(found) - len(start) >= once and sequence >= await _end(reader):
-            return found[len(start) :]
+        if once and _promotions(reader) - start >= once and sequence >= await _end(reader):
+            return _promoted(reader, start)
         await comes(stop, LOOK_S)
     return []
 
@@ -282,12 +285,14 @@ async def _look(run: Run, reader: Reader) -> Look:
     return Look(overview.lanes(reader), overview.nodes(reader, readings), overview.counts(reader), notes=notes)
 
 
-def _promotions(reader: Reader) -> Rows:
+def _promotions(reader: Reader) -> int:
+    return int(reader.rows(f"select count(*) n from ({PROMOTIONS})")[0]["n"])
+
+
+def _promoted(reader: Reader, after: int) -> Rows:
+    """The promotions past the first so many, each with its model's rating now."""
     rated = overview.ratings(reader)
-    rows = reader.rows(
-        "select lane, g.gate, candidate model, number from lifecycle_gates g join lifecycle_models m using (lane) "
-        "where m.model = g.candidate and verdict = 'passed' and purpose = 'gate' order by decided_at"
-    )
+    rows = reader.rows(PROMOTIONS)[after:]
     for row in rows:
         rating = rated.get((row["lane"], row["model"]))
         row["elo_text"] = rating.text if rating else None

@@ -16,6 +16,8 @@ MOST_SIGMA = 10.0
 MOST_G, ENOUGH, LEAST_CURVATURE = 40.0, 1e-10, 1e-9
 MOST_STEPS, MOST_HALVINGS = 200, 40
 Rows = dict[str, dict[str, float]]
+# a player that has one opponent left, that one, the points that it made, the games
+Hung = tuple[str, str, float, float]
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,45 @@ def rate(
             draws = PARENT_DRAWS if parent in players else ORPHAN_DRAWS
             for other in others:
                 add(player, str(other), draws / len(others) / 2, draws / len(others))
-    return _solve(players, fixed, points, games)
+    hung = _hung(fixed, points, games)
+    g, variances = _solve(players, fixed, points, games)
+    for player, other, won, played in reversed(hung):
+        g[player], apart = _beside(g[other], won, played)
+        variances[player] = variances[other] + apart
+    return {player: (g[player] * ELO, min(math.sqrt(variances[player]), MOST_SIGMA) * ELO) for player in players}
 
 
-def _solve(
-    players: list[str],
-    fixed: set[str],
-    points: Mapping[str, Mapping[str, float]],
-    games: Mapping[str, Mapping[str, float]],
-) -> dict[str, tuple[float, float]]:
+def _hung(fixed: set[str], points: Rows, games: Rows) -> list[Hung]:
+    """Takes out, one after the other, whoever has a single opponent left: wherever that one stands, the best rating is as far
+    from it as their games say, so it tells nothing of the others. Of a pool little else remains: it is nearly a tree."""
+    waiting = [player for player in sorted(games) if player not in fixed and len(games[player]) == 1]
+    found: list[Hung] = []
+    for player in waiting:
+        if len(games[player]) != 1:
+            # its opponent was taken out first
+            continue
+        ((other, played),) = games[player].items()
+        found.append((player, other, points[player][other], played))
+        for table in (points, games):
+            del table[player], table[other][player]
+        if other not in fixed and len(games[other]) == 1:
+            waiting.append(other)
+    return found
+
+
+def _beside(g: float, won: float, played: float) -> tuple[float, float]:
+    """The rating of who won so much of so many against `g`, and what its variance is more."""
+    if not 0 < won < played:
+        return math.copysign(MOST_G, won - played / 2), math.inf
+    p = won / played
+    return max(-MOST_G, min(MOST_G, g + math.log(p / (1 - p)))), 1 / (played * p * (1 - p))
+
+
+def _solve(players: list[str], fixed: set[str], points: Rows, games: Rows) -> tuple[dict[str, float], dict[str, float]]:
     """Newton's method on the whole pool at once. Player by player, a cluster of hundreds that hangs on its anchor by a few
     games does not get there in thousands of rounds: each moves only as far as the others let it."""
     g = dict.fromkeys(players, 0.0)
-    free = [player for player in players if player not in fixed and games[player]]
+    free = [player for player in players if player not in fixed and games.get(player)]
     known = _likelihood(g, points)
     for _ in range(MOST_STEPS):
         step = _step(free, g, points, games)
@@ -91,8 +119,9 @@ def _solve(
             # no better in either direction: as exact as floats are
             break
         g, known = moved, reached
-    spread = _variances(*_curvature(free, g, points, games)[:2])
-    return {player: (g[player] * ELO, min(math.sqrt(spread.get(player, 0.0)), MOST_SIGMA) * ELO) for player in players}
+    # nothing is known of who met nobody, or only those who hang on it
+    unknown = {player: 0.0 if player in fixed else math.inf for player in players}
+    return g, unknown | _variances(*_curvature(free, g, points, games)[:2])
 
 
 def _likelihood(g: Mapping[str, float], points: Mapping[str, Mapping[str, float]]) -> float:
