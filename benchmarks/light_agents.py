@@ -101,8 +101,9 @@ class LightAgents:
         self.seen = Seen()
         self.missing: set[str] = set()
         self._ends: list[tuple[float, str, str]] = []
-        self._known: set[str] = set()
+        # by task and attempt: who began it; by task: the attempt that finished
         self._where: dict[str, str] = {}
+        self._done: dict[str, int] = {}
         self._outbox: asyncio.Queue[Order] = asyncio.Queue()
 
     def _agent(self, name: str) -> Agent:
@@ -199,14 +200,13 @@ class LightAgents:
         agent, key = self.agents.get(order.node), f"{order.task}-{order.attempt}"
         if agent is None or not agent.alive or order.boot != agent.boot:
             return
-        if key in self._known:
+        if key in self._where:
             self.seen.repeated += 1
             return
         now = time.monotonic()
-        self._known.add(key)
         self.seen.started, self.seen.last_start = self.seen.started + 1, now
-        self.seen.doubled += self._runs(order.task)
-        self._where[order.task] = agent.name
+        self.seen.doubled += self._runs(order)
+        self._where[key] = agent.name
         if order.task in self.missing:
             self.missing.discard(order.task)
             self.seen.placed_again[order.task] = now
@@ -218,10 +218,11 @@ class LightAgents:
         heapq.heappush(self._ends, (ends_at, agent.name, key))
         self._outbox.put_nowait(ReportTaskStarted(task=order.task, attempt=order.attempt, node=agent.name))
 
-    def _runs(self, task: str) -> bool:
-        """Whether the node that began it last still runs it."""
-        agent = self.agents.get(self._where.get(task, ""))
-        return agent is not None and any(one.name == task and not one.over for one in agent.tasks.values())
+    def _runs(self, order: StartTask) -> bool:
+        """Whether a node still runs an earlier attempt."""
+        keys = (f"{order.task}-{attempt}" for attempt in range(1, order.attempt))
+        found = ((self.agents[self._where[key]], key) for key in keys if key in self._where)
+        return any(key in agent.tasks and not agent.tasks[key].over for agent, key in found)
 
     def _drop(self, node: str, key: str, reason: str) -> None:
         agent = self.agents.get(node)
@@ -234,8 +235,17 @@ class LightAgents:
         async for batch in log.follow(await log.end(), ["evt.selfplay-orch.task.*.TaskFinished"]):
             for raw in batch:
                 fact = decode(raw.subject, raw.headers, raw.body)
-                if isinstance(fact, TaskFinished) and fact.node in self.agents:
-                    self.agents[fact.node].tasks.pop(f"{fact.task}-{fact.attempt}", None)
+                if isinstance(fact, TaskFinished):
+                    self._answered(fact)
+
+    def _answered(self, fact: TaskFinished) -> None:
+        """It answers whoever reports this attempt or an earlier one."""
+        self._done[fact.task] = fact.attempt
+        for attempt in range(1, fact.attempt + 1):
+            key = f"{fact.task}-{attempt}"
+            agent = self.agents.get(self._where.get(key, ""))
+            if agent is not None and key in agent.tasks and agent.tasks[key].over:
+                del agent.tasks[key]
 
     # ---- reports
 
@@ -247,6 +257,8 @@ class LightAgents:
                 task = self.agents[node].tasks.get(key)
                 if task is not None and not task.over:
                     task.over = True
+                    if self._done.get(task.name, 0) >= task.attempt:
+                        del self.agents[node].tasks[key]
                     self.seen.freed.append(now)
                     self.seen.finished.append(task.name)
                     self._outbox.put_nowait(_finished(node, task, now))

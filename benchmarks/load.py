@@ -137,10 +137,11 @@ async def _lost_outcomes(nc: Nats, agents: LightAgents, within_s: float = 60.0) 
     end = time.monotonic() + within_s
     while reported - recorded and time.monotonic() < end:
         raws = await JetStreamLog(nc, timeout_s=30).load("evt.selfplay-orch.task.*.TaskFinished", after)
-        if raws:
+        found = {raw.subject.split(".")[3] for raw in raws}
+        if found & (reported - recorded):
             end = time.monotonic() + within_s
-            recorded |= {raw.subject.split(".")[3] for raw in raws}
-            after = raws[-1].sequence
+        recorded |= found
+        after = raws[-1].sequence if raws else after
         await asyncio.sleep(0.2)
     return len(reported - recorded)
 

@@ -43,7 +43,7 @@ def node(folder: Path) -> Any:
     log, spool = structlog.get_logger(), Spool()
     settings = parse(["--node", "n1", "--nice", "0", "--data", str(folder)], {})
     agent: Any = SimpleNamespace(
-        settings=settings, folder=folder, boot="b", draining=False, log=log, spool=spool, cgroups=Cgroups(None),
+        settings=settings, folder=folder, boot="b", draining=False, log=log, spool=spool, cgroups=Cgroups(None, "n1"),
         running=Roster(folder / "tasks"), places=Places((0,), 0), beats=SimpleNamespace(progressed=lambda *_: None),
         custody=Custody(folder / "games", "n1", None, spool, log), nc=None,  # type: ignore[arg-type]
     )  # fmt: skip

@@ -14,7 +14,9 @@ from sparring.contracts.selfplay_orch import (
     TaskAssigned,
     TaskFailed,
     TaskOrphaned,
+    TaskStarted,
 )
+from sparring.decider import Watch
 from sparring.testing import at
 
 
@@ -86,10 +88,21 @@ def test_what_a_node_lists_is_not_placed_again_while_the_report_of_its_start_wai
     """An owner that is behind placed what ran already a second and a third time, and was further behind by it."""
     world = World().join().lane("hex", enabled=False).request("x", "export")
     world.plan()
-    world.after(world.settings.start_s + 100).beat(running=[("x", 1)])
-    assert world.plan() == []
-    world.after(600).beat(running=[("x", 1)])
-    assert [type(fact) for fact in world.plan()] == [TaskFailed], "its timeout is the end of this wait, too"
+    assert world.after(29).beat(running=[("x", 1)]).plan() == []
+    assert [type(fact) for fact in world.after(2).beat(running=[("x", 1)]).plan()] == [TaskStarted]
+    assert world.start("x").after(600).beat(running=[("x", 1)]).plan() == [], "the report says nothing new"
+    assert [type(fact) for fact in world.after(61).beat(running=[("x", 1)]).plan()] == [TaskFailed]
+
+
+def test_who_has_just_begun_to_listen_takes_nothing_for_not_started() -> None:
+    """After an outage of the server every beat is old, and reports lie in the nodes' spools."""
+    world = World().join().lane("hex", enabled=False).request("x", "export")
+    world.plan()
+    world.silent.add("n1")
+    world.after(180).watch = Watch(1, 1_000)
+    assert not [fact for fact in world.plan() if isinstance(fact, TaskOrphaned)]
+    world.after(11).watch = Watch(12, 1_011)
+    assert [fact.reason for fact in world.plan() if isinstance(fact, TaskOrphaned)] == ["did not start within 120 s"]
 
 
 def test_a_task_past_its_timeout_is_failed_and_its_child_stopped() -> None:

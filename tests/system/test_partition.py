@@ -55,7 +55,7 @@ async def test_a_node_that_was_cut_off_past_its_loss_loses_no_game_and_the_loop_
         with Proxy(one.url) as proxy, far_agent(proxy.url, tmp_path) as agent:
             cluster.wait_for(lambda: any((tmp_path / "far" / "work").glob("a_2p-s*")))
             proxy.cut()
-            cluster.wait_for(lambda: far()["state"] == "lost", 90)
+            cluster.wait_for(lambda: far().get("state") == "lost", 90)
             before, end = promotions(), time.monotonic() + CUT_S
             cluster.wait_for(lambda: promotions() > before and time.monotonic() > end, CUT_S + 120)
             assert agent.poll() is None
@@ -63,7 +63,7 @@ async def test_a_node_that_was_cut_off_past_its_loss_loses_no_game_and_the_loop_
             kept = sorted(path.name for path in games.glob("[!.]*"))
             assert kept, "what it had finished by itself waits on its disk"
             proxy.heal()
-            cluster.wait_for(lambda: far()["state"] == "healthy" and not any(games.iterdir()), 120)
+            cluster.wait_for(lambda: far().get("state") == "healthy" and not any(games.iterdir()), 120)
         balance = json.loads(one.spar("data", "--json"))
         assert balance["balanced"] and not any(lane["lost"] for lane in balance["lanes"])
         assert json.loads(one.spar("dlq", "ls", "--json"))["letters"] == []

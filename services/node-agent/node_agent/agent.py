@@ -23,7 +23,7 @@ from node_agent.settings import AgentSettings
 from node_agent.slot import guard
 from node_agent.spool import Spool
 from node_agent.trouble import TROUBLE
-from node_agent.work import ENDINGS
+from node_agent.work import CGROUP_STAYS, ENDINGS
 from sparring import logs, telemetry
 from sparring.artifacts import open_store
 from sparring.connection import close
@@ -125,7 +125,8 @@ class Agent:
             report = ReportTaskFailed(task=left.task, attempt=left.attempt, node=self.settings.node, reason=reason)
             self.spool.put(report, key=f"restarted-{left.task}-{left.attempt}", attempt=left.attempt, names=ENDINGS)
             file.unlink(missing_ok=True)
-        await asyncio.to_thread(self.cgroups.drop_leftovers)
+        for folder in await asyncio.to_thread(self.cgroups.drop_leftovers):
+            self.log.error(CGROUP_STAYS, cgroup=str(folder))
         await asyncio.to_thread(shutil.rmtree, self.folder / "work", ignore_errors=True)
 
     # ---- leaving

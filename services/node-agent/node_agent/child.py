@@ -15,6 +15,7 @@ from typing import Any
 
 from node_agent import family
 from node_agent.limits import Limits, rank
+from sparring.ending import ended
 
 LAST_LINES = 20
 EXIT_LOOK_S = 0.1
@@ -56,12 +57,12 @@ class Child:
         """The result line. Raises TaskFailure when there is none, the exit code is not 0, or time is up."""
         errors = self._folder / "stderr.log"
         self._process = process = await self._start(errors)
+        ranking = asyncio.create_task(rank(process.pid))
         try:
             self.on_started()
             if self.stopped:
                 raise TaskFailure(f"told to stop before it ran ({self.stopped})")
             async with asyncio.timeout(timeout_s):
-                await rank(process.pid, self._limits.nice)
                 result = await self._listen(process, on_progress)
                 code = await process.wait()
         except TimeoutError as error:
@@ -71,6 +72,7 @@ class Child:
             self.kill()
             raise
         finally:
+            await ended(ranking)
             await asyncio.shield(self.swept())
         if code != 0:
             raise TaskFailure(self._why(code, errors), permanent=code == 2)

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import glob
 import os
+import random
 import resource
 import signal
 import sys
@@ -18,9 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 PDEATHSIG = 1
-# the kernel takes one such write in .1 s from whoever is no administrator
-RANK_TRIES = 20
-RANK_PAUSE_S = 0.1
+# the kernel takes one such write in .1 s from all who are no administrators
+RANK_PAUSE_S = (0.1, 0.3)
 GONE_S = 5.0
 
 
@@ -70,21 +70,19 @@ class Limits:
         return False
 
 
-async def rank(pid: int, nice: int) -> None:
-    """Gives the session that the process leads the same niceness.
+async def rank(pid: int) -> None:
+    """Gives the session that the process leads the niceness of the process.
 
     Where Linux shares cores by session (autogroup, on by default), a process's own counts only among those of its session.
     """
-    for _ in range(RANK_TRIES):
-        try:
-            Path(f"/proc/{pid}/autogroup").write_text(str(nice))
-        except BlockingIOError:
-            await asyncio.sleep(RANK_PAUSE_S)
-        except OSError:
-            # it has ended, or this kernel knows no such groups
-            return
-        else:
-            return
+    # an OSError: it has ended, or this kernel knows no such groups
+    with contextlib.suppress(OSError):
+        nice = os.getpriority(os.PRIO_PROCESS, pid)
+        while nice:
+            with contextlib.suppress(BlockingIOError):
+                Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+                return
+            await asyncio.sleep(random.uniform(*RANK_PAUSE_S))
 
 
 class Cgroups:
@@ -136,10 +134,10 @@ class Cgroups:
             time.sleep(0.01)
         return True
 
-    def drop_leftovers(self) -> None:
-        """Those of this node's earlier lives, with whoever is in them. Blocks; for threads."""
-        for folder in self._parent.glob(f"{glob.escape(self._node)}.*") if self._parent is not None else ():
-            self.drop(folder)
+    def drop_leftovers(self) -> list[Path]:
+        """Ends whoever is in those of this node's earlier lives, and removes them. Blocks; for threads. Returns what stays."""
+        found = self._parent.glob(f"{glob.escape(self._node)}.*") if self._parent is not None else ()
+        return [one for one in found if (one / "cgroup.procs").exists() and not self.drop(one)]
 
 
 @dataclass

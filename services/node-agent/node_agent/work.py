@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 ENDINGS = ("TaskFinished", "TaskFailed", "TaskOrphaned", "TaskCancelled", "TaskAbandoned")
 THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 VERIFY_S = 120.0
+CGROUP_STAYS = "a cgroup can't be removed; the agent's next start tries again"
 AGAIN_S, MOST_AGAIN_S = 0.5, 30.0
 Report = ReportTaskFinished | ReportTaskFailed
 
@@ -139,7 +140,7 @@ async def _ran(agent: Agent, running: Running, argv: list[str], folder: Path) ->
             # its process id may be another's by the time that the task is told to stop
             running.child = None
             if cgroup is not None and not await asyncio.shield(asyncio.to_thread(agent.cgroups.drop, cgroup)):
-                agent.log.error("a cgroup can't be removed; the agent's next start tries again", cgroup=str(cgroup))
+                agent.log.error(CGROUP_STAYS, cgroup=str(cgroup))
 
 
 def _noted(agent: Agent, running: Running) -> None:

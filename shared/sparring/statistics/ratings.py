@@ -91,7 +91,7 @@ def _hung(fixed: set[str], points: Rows, games: Rows) -> list[Hung]:
 def _beside(g: float, won: float, played: float) -> tuple[float, float]:
     """The rating of who won so much of so many against `g`, and what its variance is more."""
     if not 0 < won < played:
-        return math.copysign(MOST_G, won - played / 2), math.inf
+        return math.copysign(MOST_G, won - played / 2) if played else g, math.inf
     p = won / played
     return max(-MOST_G, min(MOST_G, g + math.log(p / (1 - p)))), 1 / (played * p * (1 - p))
 

@@ -1,4 +1,4 @@
-"""Tasks that end without a report: expired, superseded, orphaned, out of time."""
+"""Tasks that go on without a report: expired, superseded, orphaned, out of time, or seen to run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from selfplay_orch.core.look import Look
 from selfplay_orch.core.task import TASK, Task, failure, orphan
 from sparring.contracts.base import Fact
-from sparring.contracts.selfplay_orch import TaskCancelled
+from sparring.contracts.selfplay_orch import TaskCancelled, TaskStarted
 from sparring.decider import Action, Append
 from sparring.subjects import Ref
 
@@ -38,6 +38,8 @@ def _ending(look: Look, name: str, task: Task) -> Ending | None:
     reason = _orphaned(look, name, task)
     if reason:
         return lambda now: orphan(name, now, look.ctx, reason)
+    if task.state == "assigned" and _placed_s(look, task) >= look.settings.lease_s and _listed(look, name, task):
+        return lambda now: [TaskStarted(task=name, attempt=now.attempt, node=now.node)]
     reason = _out_of_time(look, task)
     return (lambda now: failure(name, now, look.ctx, reason)) if reason else None
 
@@ -78,22 +80,33 @@ def _orphaned(look: Look, name: str, task: Task) -> str:
     if node.boot != task.boot:
         return "the node restarted"
     settings, blind = look.settings, look.all.blind_until
-    placed_s = (look.now - task.since).total_seconds() if task.since is not None else 0.0
+    placed_s = _placed_s(look, task)
     if placed_s < settings.lease_s or (blind is not None and look.now < blind):
         return ""
+    listed = _listed(look, name, task)
+    if listed is False:
+        return f"not in the node's beat {settings.lease_s:.0f} s after it was placed"
+    heard = look.listened_s > settings.beat_fresh_s
+    late = listed is None and heard and task.state == "assigned" and placed_s > settings.start_s
+    return f"did not start within {settings.start_s:.0f} s" if late else ""
+
+
+def _placed_s(look: Look, task: Task) -> float:
+    return (look.now - task.since).total_seconds() if task.since is not None else 0.0
+
+
+def _listed(look: Look, name: str, task: Task) -> bool | None:
+    """Whether its node runs it: a fresh beat says so, also while the report of its start waits to be heard here. None without
+    such a beat."""
     beat = look.beat(task.node)
-    if beat is None or beat.age_s >= settings.beat_fresh_s or beat.data.boot != task.boot:
-        late = task.state == "assigned" and placed_s > settings.start_s
-        return f"did not start within {settings.start_s:.0f} s" if late else ""
-    if any(one.task == name and one.attempt == task.attempt for one in beat.data.running):
-        # what the node lists it runs, also while the report of its start waits to be heard here
-        return ""
-    return f"not in the node's beat {settings.lease_s:.0f} s after it was placed"
+    if beat is None or beat.age_s >= look.settings.beat_fresh_s or beat.data.boot != task.boot:
+        return None
+    return any(one.task == name and one.attempt == task.attempt for one in beat.data.running)
 
 
 def _out_of_time(look: Look, task: Task) -> str:
     """The agent ends a task at its timeout; the owner does when nobody said so within the grace time."""
-    if not task.running or task.since is None or task.spec is None:
+    if task.state != "started" or task.since is None or task.spec is None:
         return ""
     over = look.now > task.since + timedelta(seconds=task.spec.timeout_s + look.settings.grace_s)
     return f"ran longer than {task.spec.timeout_s:.0f} s" if over else ""

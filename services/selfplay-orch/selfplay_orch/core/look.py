@@ -108,6 +108,8 @@ class Look:
             moments = [since + timedelta(seconds=over_s), lease if lease > self.now else again]
             if task.state == "assigned":
                 moments.append(since + timedelta(seconds=settings.start_s))
+                if self.listened_s <= settings.beat_fresh_s:
+                    moments.append(self.now + timedelta(seconds=settings.beat_fresh_s))
         blind = self.all.blind_until
         if blind is not None and blind > self.now:
             moments.append(blind)
