@@ -265,7 +265,7 @@ def rows() -> list[Row]:
         plain("beats", steady["beats_per_s"], "/s"),
         plain("tasks finished", steady["finished_per_s"], "/s"),
         at_most("assignment, p50", steady["assignment_p50_ms"], "ms", 50),
-        plain("assignment, p99", steady["assignment_p99_ms"], "ms"),
+        at_most("assignment, p99", steady["assignment_p99_ms"], "ms", 50),
         at_most("CPU of all services", sum(used.values()), "cores", 1),
         *(plain(f"CPU of {name}", one["cores"], "cores") for name, one in steady["used"].items()),
         *(plain(f"memory of {name}", one["mib"], "MiB") for name, one in steady["used"].items()),
