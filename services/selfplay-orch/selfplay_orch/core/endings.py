@@ -35,10 +35,12 @@ def _ending(look: Look, name: str, task: Task) -> Ending | None:
     if task.state == "requested":
         reason = _unwanted(look, task)
         return (lambda _: [TaskCancelled(task=name, reason=reason)]) if reason else None
-    reason = _orphaned(look, name, task)
+    placed_s = (look.now - task.since).total_seconds() if task.since is not None else 0.0
+    listed = _listed(look, name, task) if placed_s >= look.settings.lease_s else None
+    reason = _orphaned(look, task, placed_s, listed)
     if reason:
         return lambda now: orphan(name, now, look.ctx, reason)
-    if task.state == "assigned" and _placed_s(look, task) >= look.settings.lease_s and _listed(look, name, task):
+    if task.state == "assigned" and listed:
         return lambda now: [TaskStarted(task=name, attempt=now.attempt, node=now.node)]
     reason = _out_of_time(look, task)
     return (lambda now: failure(name, now, look.ctx, reason)) if reason else None
@@ -72,27 +74,21 @@ def _asked_before(task: Task, moment: datetime | None) -> bool:
     return moment is not None and task.requested_at is not None and task.requested_at <= moment
 
 
-def _orphaned(look: Look, name: str, task: Task) -> str:
-    """A task's lease is its node's beat that lists it."""
+def _orphaned(look: Look, task: Task, placed_s: float, listed: bool | None) -> str:
+    """A task's lease is its node's beat that lists it; `listed` is None while nothing is known of that."""
     node = look.all.nodes.get(task.node)
     if node is None or node.state in GONE:
         return "the node is lost"
     if node.boot != task.boot:
         return "the node restarted"
     settings, blind = look.settings, look.all.blind_until
-    placed_s = _placed_s(look, task)
-    if placed_s < settings.lease_s or (blind is not None and look.now < blind):
+    if blind is not None and look.now < blind:
         return ""
-    listed = _listed(look, name, task)
     if listed is False:
         return f"not in the node's beat {settings.lease_s:.0f} s after it was placed"
     heard = look.listened_s > settings.beat_fresh_s
     late = listed is None and heard and task.state == "assigned" and placed_s > settings.start_s
     return f"did not start within {settings.start_s:.0f} s" if late else ""
-
-
-def _placed_s(look: Look, task: Task) -> float:
-    return (look.now - task.since).total_seconds() if task.since is not None else 0.0
 
 
 def _listed(look: Look, name: str, task: Task) -> bool | None:
