@@ -72,10 +72,11 @@ def chosen(reader: Reader, choice: Choice, *, all: bool = False) -> list[dict[st
         return [known[letter] for letter in choice.letters]
     if choice.group and choice.group not in {row["fingerprint"] for row in rows}:
         raise BadInput(f"--group {choice.group!r} is not known; see spar dlq stats")
-    declared = {durable.name for service in services() for durable in service.durables()}
-    consumers = declared | {row["consumer"] for row in rows}
-    if choice.consumer and choice.consumer not in consumers:
-        raise BadInput(f"--consumer {choice.consumer!r} is not one of {', '.join(sorted(consumers))}")
+    if choice.consumer:
+        declared = {durable.name for service in services() for durable in service.durables()}
+        consumers = declared | {row["consumer"] for row in rows}
+        if choice.consumer not in consumers:
+            raise BadInput(f"--consumer {choice.consumer!r} is not one of {', '.join(sorted(consumers))}")
     return [
         row
         for row in rows
