@@ -115,12 +115,18 @@ def test_a_watcher_that_was_cut_off_accuses_nobody() -> None:
     assert one.of(NodeSuspected, NodeLost) == []
 
 
-def test_many_silent_at_once_are_the_watchers_fault() -> None:
+def fallen_silent(silent: int, of: int, for_s: float) -> World:
+    """A world in which the first nodes of so many were not heard for so long."""
     one = world()
-    hears(one, *((heart(f"n{n}", machine=f"m{n}"), 1) for n in range(10)))
+    hears(one, *((heart(f"n{n}", machine=f"m{n}"), 1) for n in range(of)))
     one.tick()
-    hears(one, *((heart(f"n{n}", machine=f"m{n}"), 25 if n < 4 else 1) for n in range(10)))
-    one.tick(25, times=3)
+    hears(one, *((heart(f"n{n}", machine=f"m{n}"), for_s if n < silent else 1) for n in range(of)))
+    one.tick(for_s, times=3)
+    return one
+
+
+def test_many_silent_at_once_are_the_watchers_fault() -> None:
+    one = fallen_silent(4, of=10, for_s=25)
     assert len(one.of(ObservationLost)) == 1
     assert one.of(NodeLost) == []
     one.tick(130, times=2)
@@ -128,11 +134,7 @@ def test_many_silent_at_once_are_the_watchers_fault() -> None:
 
 
 def test_one_silent_node_of_three_is_its_own_trouble() -> None:
-    one = world()
-    hears(one, *((heart(f"n{n}", machine=f"m{n}"), 1) for n in range(3)))
-    one.tick()
-    hears(one, *((heart(f"n{n}", machine=f"m{n}"), 31 if n < 1 else 1) for n in range(3)))
-    one.tick(31, times=3)
+    one = fallen_silent(1, of=3, for_s=31)
     assert one.of(ObservationLost) == []
     assert [fact.node for fact in one.of(NodeLost)] == ["n0"]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import nats
 from nats.aio.client import Client
-from nats.js import api
+from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
 from health.dead_letters import KEEPER
@@ -92,6 +92,21 @@ ARGV = ("x", "{job}", "{out}")
 WITHIN_S = 60.0
 
 
+async def publish(js: JetStreamContext, order: Order, id: str, *, message: str) -> None:
+    """The caller's part of at-least-once: sent until it is acknowledged. `message` is what the server tells repeats by."""
+    subject, headers, body = encode_order(order, id, now=clock.now(), source="story")
+    headers["Nats-Msg-Id"] = message
+
+    async def taken() -> bool:
+        try:
+            await js.publish(subject, body, headers=headers, stream=COMMANDS, timeout=1)
+        except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError):
+            return False
+        return True
+
+    await eventually(taken, within_s=30)
+
+
 class Stage:
     """A server with the topology and the service's consumers, whose messages come back a second after a kill."""
 
@@ -138,25 +153,12 @@ class Stage:
         turn = await self._turn()
         id = id or f"order-{turn}"
         self.sent[id] = order
-        await self._publish(order, id, id)
+        await publish(self.js, order, id, message=id)
 
     async def repeat_all(self) -> None:
         """Every order once more, as a redelivery after the window of the server's own deduplication."""
         for id, order in self.sent.items():
-            await self._publish(order, id, f"{id}-again")
-
-    async def _publish(self, order: Order, id: str, message: str) -> None:
-        subject, headers, body = encode_order(order, id, now=clock.now(), source="story")
-        headers["Nats-Msg-Id"] = message
-
-        async def taken() -> bool:
-            try:
-                await self.js.publish(subject, body, headers=headers, stream=COMMANDS, timeout=1)
-            except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError):
-                return False
-            return True
-
-        await eventually(taken, within_s=30)
+            await publish(self.js, order, id, message=f"{id}-again")
 
     async def fact(self, *facts: Fact) -> None:
         """Another owner's facts."""

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +23,6 @@ CUT_S = float(os.environ.get("SPARRING_PARTITION_S", "0"))
 TASK_S = 15.0
 
 
-@contextmanager
-def far_agent(url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    argv = [sys.executable, "-m", "sparring.cli", "agent", "--nats", url, "--node", "far", "--data", str(folder / "far"),
-            "--kinds", "selfplay", "--seats", "2"]  # fmt: skip
-    with (folder / "far.log").open("ab") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
 async def test_a_node_that_was_cut_off_past_its_loss_loses_no_game_and_the_loop_went_on(tmp_path: Path) -> None:
     (tmp_path / "lanes.toml").write_text(cluster.lane("a_2p", TASK_S) + cluster.lane("b_2p", 0.2))
 
@@ -52,7 +35,10 @@ async def test_a_node_that_was_cut_off_past_its_loss_loses_no_game_and_the_loop_
 
     with cluster.up(tmp_path, "--agents", "2") as one:
         one.ready()
-        with Proxy(one.url) as proxy, far_agent(proxy.url, tmp_path) as agent:
+        with (
+            Proxy(one.url) as proxy,
+            cluster.agent(proxy.url, tmp_path, "far", "--kinds", "selfplay", "--seats", "2") as agent,
+        ):
             cluster.wait_for(lambda: any((tmp_path / "far" / "work").glob("a_2p-s*")))
             proxy.cut()
             cluster.wait_for(lambda: far().get("state") == "lost", 90)
@@ -64,6 +50,8 @@ async def test_a_node_that_was_cut_off_past_its_loss_loses_no_game_and_the_loop_
             assert kept, "what it had finished by itself waits on its disk"
             proxy.heal()
             cluster.wait_for(lambda: far().get("state") == "healthy" and not any(games.iterdir()), 120)
+            agent.terminate()
+            agent.wait(60)
         balance = json.loads(one.spar("data", "--json"))
         assert balance["balanced"] and not any(lane["lost"] for lane in balance["lanes"])
         assert json.loads(one.spar("dlq", "ls", "--json"))["letters"] == []

@@ -23,6 +23,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from nats.js import api
+from service_stories import publish
 
 from sparring import clock
 from sparring.catalogue import services
@@ -31,13 +32,12 @@ from sparring.contracts.parts import Check
 from sparring.contracts.sync import GamesRecorded, RecordGames
 from sparring.contracts.training_slots import ClaimQueued, ClaimSlot, ReleaseSlot, SlotClaimed
 from sparring.decider import Recorded
-from sparring.envelope import encode_order
 from sparring.hearing import whole
 from sparring.invariants import violations
 from sparring.log import JetStreamLog
 from sparring.log.guards import unguarded
 from sparring.server import EmbeddedServer, free_port
-from sparring.streams import COMMANDS, DLQ, EVENTS, STREAMS
+from sparring.streams import DLQ, EVENTS, STREAMS
 from sparring.testing import eventually
 from sparring.testing.processes import Replica, app_of
 from sparring.testing.proxy import Proxy
@@ -79,18 +79,7 @@ class World:
                 await declare_durable(self.js, replace(durable, ack_wait_s=1.0, max_deliver=1000))
 
     async def publish(self, order: Order, id: str) -> None:
-        """The caller's part of at-least-once: sent until it is acknowledged."""
-        subject, headers, body = encode_order(order, id, now=clock.now(), source="test")
-        headers["Nats-Msg-Id"] = clock.new_id()
-
-        async def taken() -> bool:
-            try:
-                await self.js.publish(subject, body, headers=headers, stream=COMMANDS, timeout=1)
-            except (nats.errors.Error, nats.js.errors.Error, TimeoutError, OSError):
-                return False
-            return True
-
-        await eventually(taken, within_s=30)
+        await publish(self.js, order, id, message=clock.new_id())
 
     def revive(self) -> None:
         for proxy in self.proxies.values():

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cluster
 import nats
 import numpy as np
 import pytest
@@ -43,24 +44,8 @@ SHA = "a" * 64
 
 @pytest.fixture
 def agent(url: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    argv = [
-        sys.executable,
-        "-m",
-        "node_agent",
-        "--nats",
-        url,
-        "--node",
-        "n1",
-        "--data",
-        str(home / "n1"),
-        "--beat-s",
-        "0.5",
-    ]
-    with (home / "agent.log").open("ab") as log:
-        process = subprocess.Popen(argv, stdout=log, stderr=log)
-    yield process
-    process.kill()
-    process.wait()
+    with cluster.agent(url, home, "n1", "--beat-s", "0.5") as process:
+        yield process
 
 
 async def facts(client: Client, *kinds: type[Fact]) -> list[Any]:
