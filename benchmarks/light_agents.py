@@ -77,7 +77,6 @@ class Seen:
     freed: deque[float] = field(default_factory=deque)
     waits_s: list[float] = field(default_factory=list)
     placed_again: dict[str, float] = field(default_factory=dict)
-    last_start: float = 0.0
     beats: int = 0
 
 
@@ -204,7 +203,7 @@ class LightAgents:
             self.seen.repeated += 1
             return
         now = time.monotonic()
-        self.seen.started, self.seen.last_start = self.seen.started + 1, now
+        self.seen.started += 1
         self.seen.doubled += self._runs(order)
         self._where[key] = agent.name
         if order.task in self.missing:
